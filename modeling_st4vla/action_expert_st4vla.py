@@ -117,7 +117,7 @@ class StateEncoder(nn.Module):
 
 class ActionExpert(nn.Module):
     """
-    Predicts the noise (or sample, or velocity: whatever the scheduler trains) in an action chunk from condition tokens.
+    Predicts the noise (or sample, or velocity: what the scheduler trains) in an action chunk from condition tokens.
 
     The condition stands in the sequence before the actions, and the timestep is added to it. Arithmetic runs in the
     parameters' dtype; noisy actions come in and predictions go out in float32.
@@ -133,9 +133,7 @@ class ActionExpert(nn.Module):
         self.condition_embedder = nn.Linear(config.query_hidden_size, width)
         self.unconditional = nn.Parameter(torch.empty(config.num_condition_tokens, config.query_hidden_size))
         self.position_embeddings = nn.Parameter(torch.empty(config.num_condition_tokens + config.chunk_size, width))
-        self.blocks = nn.ModuleList(
-            DiTBlock(config, width, heads) for _ in range(config.action_expert["num_layers"])
-        )
+        self.blocks = nn.ModuleList(DiTBlock(config, width, heads) for _ in range(config.action_expert["num_layers"]))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.output_proj = nn.Linear(width, config.action_dim)
 

@@ -5,8 +5,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-# The schedule the method was trained with: 100 steps, squared cosine, epsilon prediction, sampled with DDIM and leading
-# spacing. `clip_sample` differs from the diffusers default: normalised actions may leave [-1, 1] on the way.
+# The schedule the method was trained with: 100 steps, squared cosine, epsilon prediction, DDIM with leading spacing.
+# `clip_sample` differs from the diffusers default: normalised actions may leave [-1, 1] on the way.
 DEFAULT_SCHEDULER: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": 100,

@@ -99,7 +99,11 @@ class ST4VLAPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, output_loading_info: bool = False, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        output_loading_info: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """
         Loads a model strictly: as in transformers, but weights that are missing, unexpected or of another shape raise.
@@ -343,7 +347,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             vision_pixel_values (`torch.Tensor` of shape `(batch, views, 3, height, width)`): ImageNet-normalised.
             view_mask (`torch.BoolTensor` of shape `(batch, views)`, *optional*): False at padded views.
             image_sizes (*optional*): accepted and ignored; post-processing reads it.
-            state (`torch.Tensor` of shape `(batch, state_dim)`): normalised; required if and only if the model has one.
+            state (`torch.Tensor` of shape `(batch, state_dim)`): normalised; given exactly if the model has one.
             actions (`torch.Tensor` of shape `(batch, chunk_size, action_dim)`): labels, normalised.
             action_is_pad (`torch.BoolTensor` of shape `(batch, chunk_size)`): True at steps past the episode's end.
             action_dim_mask (`torch.Tensor` of shape `(batch, action_dim)`): 0 at padded dimensions.
@@ -502,7 +506,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             noise = torch.randn(shape, generator=generator, device=device)
         elif tuple(noise.shape) != shape:
             raise ValueError(f"noise: expected shape {shape}, found {tuple(noise.shape)}.")
-        # A scheduler keeps its place in the schedule, so every call steps its own copy (two threads may share a model).
+        # A scheduler keeps its place in the schedule: every call steps its own copy (two threads may share a model).
         scheduler = build_scheduler(
             {"_class_name": type(self.noise_scheduler).__name__, **self.noise_scheduler.config}
         )
@@ -558,7 +562,7 @@ def _require_complete(report: dict[str, Any], source: str, expected_missing: tup
     if problems:
         raise ValueError(
             f"{source}: the weights do not match the model of its config.json: {'; '.join(problems)}. "
-            "Nothing was loaded in their place. Use the config.json saved with these weights, or convert the checkpoint."
+            "Nothing was loaded in their place. Use the config.json saved with these weights, or convert them."
         )
 
 

@@ -36,8 +36,8 @@ def is_flow_matching(scheduler: Any) -> bool:
 
 def sample_timesteps(scheduler: Any, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """
-    Uniform training timesteps of `scheduler`: integers in `[0, num_train_timesteps)`, or, for flow matching, entries of
-    its own timestep table (float, in `(0, num_train_timesteps]`).
+    Uniform training timesteps of `scheduler`: integers in `[0, num_train_timesteps)`, or, for flow matching, entries
+    of its own timestep table (float, in `(0, num_train_timesteps]`).
     """
     steps = scheduler.config.num_train_timesteps
     indices = torch.randint(0, steps, shape, device=device)
@@ -47,9 +47,7 @@ def sample_timesteps(scheduler: Any, shape: tuple[int, ...], device: torch.devic
     return table.to(device=device, dtype=torch.float32)[indices]
 
 
-def add_noise(
-    scheduler: Any, actions: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-) -> torch.Tensor:
+def add_noise(scheduler: Any, actions: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     """
     The noisy sample at `timesteps`.
 

@@ -20,7 +20,7 @@ def decay_gradient(states: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of queries over keys with a key mask. No bias on where a key stands: order is not encoded."""
+    """Multi-head attention of queries over keys with a key mask; where a key stands is not encoded."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class CrossAttention(nn.Module):
 
 
 class QueryTransformerBlock(GradientCheckpointingLayer):
-    """Pre-norm cross-attention, then a pre-norm MLP. Queries do not attend to each other (METHOD: `LayerwiseQFormer`)."""
+    """Pre-norm cross-attention, then a pre-norm MLP. Queries do not attend to each other."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()

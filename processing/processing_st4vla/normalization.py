@@ -77,7 +77,9 @@ class VectorContract:
                 raise ValueError(f"statistics.{name}: expected finite numbers, found {list(values)}.")
         for index, mode in enumerate(self.normalization):
             if mode not in NORMALIZATION_MODES:
-                raise ValueError(f"normalization[{index}]: expected one of {list(NORMALIZATION_MODES)}, found {mode!r}.")
+                raise ValueError(
+                    f"normalization[{index}]: expected one of {list(NORMALIZATION_MODES)}, found {mode!r}."
+                )
             absent = [name for name in NORMALIZATION_MODES[mode] if name not in self.statistics]
             if absent:
                 raise ValueError(
@@ -86,7 +88,9 @@ class VectorContract:
                 )
         expected = {index for index, mode in enumerate(self.normalization) if mode == "binary"}
         if set(self.binary) != expected:
-            raise ValueError(f"binary: expected levels for dimensions {sorted(expected)}, found {sorted(self.binary)}.")
+            raise ValueError(
+                f"binary: expected levels for dimensions {sorted(expected)}, found {sorted(self.binary)}."
+            )
 
     @property
     def dim(self) -> int:

@@ -86,8 +86,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         Returns:
             [`BatchFeature`] of tensors: `input_ids`, `attention_mask`, `mm_token_type_ids` (`(batch, length)`, left
             padded), `pixel_values`, `image_grid_thw` (all images in order), `vision_pixel_values`
-            `(batch, views, 3, height, width)`, `view_mask` `(batch, views)`, `image_sizes` `(batch, views, 2)` (original
-            height and width), and `state`, `actions` when given.
+            `(batch, views, 3, height, width)`, `view_mask` `(batch, views)`, `image_sizes` `(batch, views, 2)`
+            (original height and width), and `state`, `actions` when given.
 
         Raises:
             ValueError: naming the argument, what was expected and what was found.
@@ -115,9 +115,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             inputs["actions"] = self._normalize(actions, keys, "action")
         return inputs
 
-    def post_process_actions(
-        self, actions: torch.Tensor | np.ndarray, dataset_key: str | None = None
-    ) -> np.ndarray:
+    def post_process_actions(self, actions: torch.Tensor | np.ndarray, dataset_key: str | None = None) -> np.ndarray:
         """
         Normalised actions to environment units: the exact inverse of what training did.
 
@@ -158,7 +156,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         self,
         images: Any,
         text: str | list[str],
-        kind: str = "auto",
+        kind: str | list[str] = "auto",
         image_size: tuple[int, int] | list[int] | str | None = "default",
         answers: list[GroundingResult] | None = None,
         **kwargs: Any,
@@ -168,9 +166,9 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
 
         Args:
             images, text: as in `__call__`; one view per text is usual.
-            kind (`str`, *optional*, defaults to `"auto"`): `auto`, `point`, `box` or `trace`.
-            image_size (*optional*): (height, width); the processor's own by default; `None` keeps the native size, fitted
-                by the image processor's `smart_resize`.
+            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): `auto`, `point`, `box` or `trace`.
+            image_size (*optional*): (height, width); the processor's own by default; `None` keeps the native size,
+                fitted by the image processor's `smart_resize`.
             answers (`list[GroundingResult]`, *optional*): one per text, in pixels of the sample's first image: adds
                 `labels` that supervise exactly the answer and its end token.
 
@@ -184,8 +182,11 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             sized = [[resize(view, _checked_image_size(size, multiple=1)) for view in views] for views in samples]
         else:
             sized = samples
-        question = resolve_grounding_question(kind)
-        prompts = [question.replace("{instruction}", self._refuse_special_tokens(words)) for words in texts]
+        kinds = [kind] * len(texts) if isinstance(kind, str) else kind
+        prompts = [
+            resolve_grounding_question(name).replace("{instruction}", self._refuse_special_tokens(words))
+            for name, words in zip(kinds, texts, strict=True)
+        ]
         inputs = self._encode_prompts(sized, prompts, **kwargs)
         inputs["image_sizes"] = _image_sizes(samples)
         if answers is not None:
@@ -248,9 +249,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             for row, views in enumerate(nest_views(images, num_texts))
         ]
 
-    def _encode_prompts(
-        self, samples: list[list[Image.Image]], prompts: list[str], **kwargs: Any
-    ) -> BatchFeature:
+    def _encode_prompts(self, samples: list[list[Image.Image]], prompts: list[str], **kwargs: Any) -> BatchFeature:
         """One user turn per sample, images first, left padded."""
         tensors = kwargs.pop("return_tensors", "pt")
         if tensors != "pt":
@@ -278,8 +277,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         found = [token for token in self.tokenizer.all_special_tokens if token in text]
         if found:
             raise ValueError(
-                f"text: an instruction must not hold special tokens, found {found}. Remove them; they would change the "
-                "structure of the prompt."
+                f"text: an instruction must not hold special tokens, found {found}. Remove them; they would change "
+                "the structure of the prompt."
             )
         return text
 

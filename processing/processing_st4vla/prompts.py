@@ -4,9 +4,7 @@
 # 2510.13778, figure 2; best in the prompt ablation of arXiv 2602.10109) and `box` is what the authors' public configs
 # ship. No text is published for the point and trace variants of that ablation: these two wordings are ours.
 SPATIAL_PROMPTS: dict[str, str] = {
-    "unified": (
-        "Your task is to {instruction}. Figure out how to execute it, then locate the key object needed."
-    ),
+    "unified": ("Your task is to {instruction}. Figure out how to execute it, then locate the key object needed."),
     "box": (
         "Your task is {instruction}. To identify the key objects for your task. "
         "Locate their bounding boxes in [x1,y1,x2,y2] format."

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from modeling_st4vla import ST4VLAConfig, ST4VLAForActionPrediction
-from processing_st4vla import ActionContract, BinaryLevels, ST4VLAProcessor, VectorContract
 from transformers import AutoConfig, AutoProcessor
 
+from modeling_st4vla import ST4VLAConfig, ST4VLAForActionPrediction
+from processing_st4vla import ActionContract, BinaryLevels, ST4VLAProcessor, VectorContract
 from training_st4vla.conversion.internvla_m1_weights import convert_weights, count_layers
 from training_st4vla.errors import UserError
 
@@ -69,8 +69,14 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"Expected a plain state dict saved with torch.save. ({str(error).splitlines()[0]})"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"--checkpoint: {path.name} is not a readable torch file: {error}. Download it again.") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(
+            f"--checkpoint: {path.name} is not a readable torch file: {error}. Download it again."
+        ) from error
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(value, torch.Tensor) for value in state.values())
+    ):
         raise UserError(f"--checkpoint: expected {path.name} to hold a dict of tensors, found {type(state).__name__}.")
     return state
 
@@ -137,7 +143,9 @@ def _dit_heads(action_model: dict[str, Any]) -> int:
         return action_model["dit_dims"]["num_heads"]
     name = action_model["action_model_type"]
     if name not in DIT_HEADS:
-        raise UserError(f"framework.action_model.action_model_type: expected one of {sorted(DIT_HEADS)}, found {name!r}.")
+        raise UserError(
+            f"framework.action_model.action_model_type: expected one of {sorted(DIT_HEADS)}, found {name!r}."
+        )
     return DIT_HEADS[name]
 
 
@@ -161,8 +169,8 @@ def _fill(config: ST4VLAConfig, weights: dict[str, torch.Tensor], dtype: torch.d
     ]
     if missing or surplus or misshaped:
         raise UserError(
-            f"checkpoint: does not fill the model of its config: missing {missing[:5]}, without a place {surplus[:5]}, "
-            f"mis-shaped {misshaped[:5]}. Check --base-vlm and RUN/config.json. Nothing was written."
+            f"checkpoint: does not fill the model of its config: missing {missing[:5]}, without a place "
+            f"{surplus[:5]}, mis-shaped {misshaped[:5]}. Check --base-vlm and RUN/config.json. Nothing was written."
         )
     weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
     model = ST4VLAForActionPrediction.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
@@ -184,8 +192,8 @@ def contract_from_statistics(key: str, statistics: dict[str, Any], config: ST4VL
     mask = action.pop("mask", [True] * config.action_dim)
     if len(mask) != config.action_dim or len(action.get("q01", ())) != config.action_dim:
         raise UserError(
-            f"dataset_statistics.json[{key!r}].action: expected q01, q99 and mask of {config.action_dim} entries, found "
-            f"{len(action.get('q01', ()))} and {len(mask)}."
+            f"dataset_statistics.json[{key!r}].action: expected q01, q99 and mask of {config.action_dim} entries, "
+            f"found {len(action.get('q01', ()))} and {len(mask)}."
         )
     gripper = tuple(index for index, normalized in enumerate(mask) if not normalized)
     numbers = {name: values for name, values in action.items() if isinstance(values, list)}
@@ -229,8 +237,8 @@ def build_processor(
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(
-            f"{path.name}: expected it at {path}, two folders above the checkpoint (RUN/checkpoints/steps_N.pt), found "
-            "nothing. Copy it there from the release."
+            f"{path.name}: expected it at {path}, two folders above the checkpoint (RUN/checkpoints/steps_N.pt), "
+            "found nothing. Copy it there from the release."
         )
     try:
         return json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Weight names of InternVLA-M1 checkpoints → weight names of ST4VLA. Every key is mapped, dropped by name, or an error."""
+"""Weight names of InternVLA-M1 checkpoints → those of ST4VLA. Every key is mapped, dropped by name, or an error."""
 
 import re
 from collections.abc import Callable
@@ -87,8 +87,8 @@ def convert_weights(
             converted[name] = tensor
     if unknown:
         raise UserError(
-            f"checkpoint: {len(unknown)} key(s) that this conversion does not know, for example {sorted(unknown)[:5]}. "
-            "Expected the keys of an InternVLA-M1 state dict (METHOD: qwen_vl_interface, layer_qformer, action_model, "
+            f"checkpoint: {len(unknown)} key(s) that this conversion does not know, such as {sorted(unknown)[:5]}. "
+            "Expected the keys of an InternVLA-M1 state dict (qwen_vl_interface, layer_qformer, action_model, "
             "dino_encoder, dino_pro). Nothing was written."
         )
     _untie(converted, tied)
@@ -113,14 +113,14 @@ def _untie(weights: dict[str, torch.Tensor], tied: bool) -> None:
     if not torch.equal(head, embeddings):
         raise UserError(
             "checkpoint: qwen_vl_interface.model.lm_head.weight differs from the embedding table, but the base VLM's "
-            "config ties them (tie_word_embeddings=true). Expected equal copies; check that --base-vlm is the VLM this "
-            "run was trained from."
+            "config ties them (tie_word_embeddings=true). Expected equal copies; check that --base-vlm is the VLM "
+            "this run started from."
         )
 
 
 def resample_position_table(table: torch.Tensor, grid: int) -> torch.Tensor:
     """
-    DINOv2's position table `(1, 1 + n * n, width)` resampled to `grid` x `grid` patches, as torch.hub's DINOv2 does it.
+    DINOv2's position table `(1, 1 + n * n, width)` resampled to `grid` x `grid` patches, as torch.hub's DINOv2 does.
 
     The original adds 0.1 to the target size before it computes the bicubic scale (`interpolate_offset`), which
     transformers' own interpolation does not; done once here, the converted model needs none.

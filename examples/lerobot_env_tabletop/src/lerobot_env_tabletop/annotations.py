@@ -1,0 +1,158 @@
+"""Labels as the two formats they are stored in: LeRobot language columns and grounding rows.
+
+LeRobot (``lerobot.datasets.language``): ``language_persistent`` holds the sub-task sentences of the episode,
+``language_events`` per frame and camera one question with its JSON answer (style ``vqa``) and one pixel trace (style
+``trace``). Grounding rows: one question with its answer in pixels, and which frame of which camera it is about.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .labels import Box, CameraLabels, Point
+from .language import Order, phrase
+from .recording import Demonstration
+from .scene import CAMERAS
+
+LICENSE = "Apache-2.0"
+SOURCE = "lerobot_env_tabletop"
+COORDINATE_SPACE = "pixel"
+
+
+def camera_key(camera: str) -> str:
+    """The dataset's feature name of a camera."""
+    return f"observation.images.{camera}"
+
+
+def _round(values: Point | Box) -> list[float]:
+    return [round(float(value), 2) for value in values]
+
+
+def _target_words(demo: Demonstration, frame: int) -> str:
+    """How to call the target in this frame: the instruction's words while true, then its full description."""
+    index = int(demo.order_index[frame])
+    order: Order = demo.episode.orders[index]
+    untouched = demo.phases[frame] in ("reach", "descend") and demo.episode.interference is None
+    if order.target.category not in ("ordinal", "relation") or untouched:
+        return phrase(order.target)
+    return f"the {demo.episode.scene.item(demo.episode.goals[index].target).label}"
+
+
+def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[dict[str, Any]]:
+    """Every question that this frame of this camera answers.
+
+    Returns:
+        Dicts with ``role``, ``kind``, ``instruction``, ``points``, ``boxes``, ``traces`` and ``labels`` (one
+        per point or box). Roles: ``objects``, ``target``, ``place``, ``free_space``, ``gripper``.
+    """
+    goal = demo.episode.goals[int(demo.order_index[frame])]
+    words, task = _target_words(demo, frame), demo.episode.instruction
+    target, place = label.visible.get(goal.target), label.visible.get(goal.destinations[0])
+    seen = list(label.visible.values())
+    answers: list[dict[str, Any]] = []
+
+    def add(role: str, question: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = ()) -> None:
+        kind = "point" if points else "box" if boxes else "trace"
+        answers.append(
+            {
+                "role": role,
+                "kind": kind,
+                "instruction": question,
+                "points": [_round(p) for p in points],
+                "boxes": [_round(b) for b in boxes],
+                "traces": [[_round(p) for p in t] for t in traces],
+                "labels": list(labels),
+            }
+        )
+
+    if seen:
+        add("objects", "everything on the table", boxes=[v.box for v in seen], labels=[v.item.label for v in seen])
+    if target is not None:
+        add("target", words, boxes=[target.box], labels=[target.item.label])
+    if label.target is not None:
+        add("target", words, points=[label.target], labels=[words])
+    if label.destination is not None:
+        question = f"the place to put {words} for the task: {task}"
+        add("place", question, points=[label.destination], labels=["place"])
+    if place is not None and goal.action in ("put", "push", "stack"):
+        reference = demo.episode.orders[int(demo.order_index[frame])].destinations[0]
+        add("place", phrase(reference), boxes=[place.box], labels=[place.item.label])
+    if label.free:
+        add("free_space", "free space on the table", points=label.free, labels=["free space"] * len(label.free))
+    if label.free_region is not None:
+        add("free_space", "the largest free region of the table", boxes=[label.free_region], labels=["free space"])
+    if label.trace is not None:
+        question = f"the path of the gripper until the current step is done, for the task: {task}"
+        add("gripper", question, traces=[label.trace], labels=["gripper"])
+    return answers
+
+
+def grounding_rows(demo: Demonstration, episode_index: int, dataset: str, size: int) -> list[dict[str, Any]]:
+    """Grounding rows of a demonstration: DESIGN §5's columns, every frame, both cameras."""
+    rows: list[dict[str, Any]] = []
+    for frame in range(len(demo)):
+        for camera in CAMERAS:
+            where = {
+                "dataset": dataset,
+                "camera": camera_key(camera),
+                "episode_index": episode_index,
+                "frame_index": frame,
+                "image_width": size,
+                "image_height": size,
+                "coordinate_space": COORDINATE_SPACE,
+                "source": SOURCE,
+                "license": LICENSE,
+                "phase": demo.phases[frame],
+                "subtask": demo.subtasks[frame],
+            }
+            rows += [{**where, **answer} for answer in frame_answers(demo, frame, demo.labels[camera][frame])]
+    return rows
+
+
+def _row(role: str, content: str, style: str, camera: str) -> dict[str, Any]:
+    return {"role": role, "content": content, "style": style, "camera": camera, "tool_calls": None}
+
+
+def _json_answer(answer: dict[str, Any]) -> str:
+    labels = answer["labels"]
+    if answer["kind"] == "box":
+        found = [
+            {"label": label, "bbox_format": "xyxy", "bbox": box}
+            for label, box in zip(labels, answer["boxes"], strict=True)
+        ]
+        return json.dumps({"detections": found})
+    if answer["kind"] == "point":
+        return json.dumps({"label": labels[0], "point_format": "xy", "point": answer["points"][0]})
+    return json.dumps({"label": labels[0], "point_format": "xy", "points": answer["traces"][0]})
+
+
+def _asks(answer: dict[str, Any]) -> str:
+    verb = {"box": "Locate", "point": "Point to", "trace": "Trace"}[answer["kind"]]
+    return f"{verb} {answer['instruction']}."
+
+
+def language_events(demo: Demonstration, frame: int) -> list[dict[str, Any]]:
+    """LeRobot's ``language_events`` of a frame: one question per camera (they take turns) and the trace."""
+    rows: list[dict[str, Any]] = []
+    for offset, camera in enumerate(CAMERAS):
+        answers = frame_answers(demo, frame, demo.labels[camera][frame])
+        asked = [answer for answer in answers if answer["kind"] != "trace"]
+        if asked:
+            chosen = asked[(frame + offset) % len(asked)]
+            rows.append(_row("user", _asks(chosen), "vqa", camera_key(camera)))
+            rows.append(_row("assistant", _json_answer(chosen), "vqa", camera_key(camera)))
+        for answer in answers:
+            if answer["kind"] == "trace":
+                rows.append(_row("assistant", _json_answer(answer), "trace", camera_key(camera)))
+    return rows
+
+
+def language_persistent(demo: Demonstration, fps: int) -> list[dict[str, Any]]:
+    """LeRobot's ``language_persistent`` of a demonstration: its sub-tasks, each from when it began."""
+    rows: list[dict[str, Any]] = []
+    for frame, subtask in enumerate(demo.subtasks):
+        if not rows or rows[-1]["content"] != subtask:
+            row = _row("assistant", subtask, "subtask", "")
+            rows.append({**row, "camera": None, "timestamp": frame / fps})
+    return rows

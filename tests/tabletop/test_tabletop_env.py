@@ -1,0 +1,134 @@
+"""The Gymnasium environment and its controller."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from lerobot_env_tabletop import (
+    ACTION_CONTRACT,
+    CAMERAS,
+    STATE_CONTRACT,
+    TASKS,
+    RenderingError,
+    make_env,
+    rendering,
+    tool_point,
+)
+from lerobot_env_tabletop.policies import misread, random_policy, run_episode
+from lerobot_env_tabletop.splits import SPLITS
+
+
+def test_observations_fit_the_space_and_what_lerobot_reads():
+    env = make_env("pick_place", seed=1000, image_size=64)
+    observation, info = env.reset()
+    assert env.observation_space.contains(observation)
+    assert env._max_episode_steps == TASKS["pick_place"].max_steps
+    assert env.task_description == info["instruction"] != ""
+    assert info["is_success"] is False
+    assert env.render().shape == (64, 128, 3)
+    assert env.metadata["render_fps"] == ACTION_CONTRACT["control_rate_hz"] == 10
+    for contract, size in ((ACTION_CONTRACT, 7), (STATE_CONTRACT, 8)):
+        assert len(contract["names"]) == len(contract["units"]) == contract["dimension"] == size
+    for camera in CAMERAS:
+        assert observation["pixels"][camera].std() > 10
+        sim = env.simulation
+        assert np.all(np.isfinite(tool_point(sim.model, sim.data, camera, 64)))
+    env.close()
+
+
+def test_seed_fixes_pixels_states_and_outcome():
+    traces = []
+    for _ in range(2):
+        env = make_env("push", "interference", image_size=48)
+        observation, _ = env.reset(seed=1007)
+        expert, seen = env.expert(), []
+        for _ in range(12):
+            observation, *_ = env.step(expert.act())
+            seen.append(observation["agent_pos"].tobytes() + observation["pixels"]["front"].tobytes())
+        traces.append(seen)
+        env.close()
+    assert traces[0] == traces[1]
+
+
+def test_actions_mean_what_the_contract_says():
+    env = make_env("pick_place", pixels=False)
+    start, _ = env.reset(seed=1001)
+    for _ in range(3):
+        state, *_ = env.step(np.array([0.0, 0.02, 0.01, 0, 0, 0.1, 1.0], np.float32))
+    for _ in range(3):
+        state, *_ = env.step(np.array([0, 0, 0, 0, 0, 0, 1.0], np.float32))
+    moved = state["agent_pos"] - start["agent_pos"]
+    np.testing.assert_allclose(moved[:3], [0, 0.06, 0.03], atol=0.003)
+    np.testing.assert_allclose(moved[3:6], [0, 0, 0.3], atol=0.02)
+    assert state["agent_pos"][6] > 0.04
+    for _ in range(4):
+        state, *_ = env.step(np.zeros(7, np.float32))
+    assert state["agent_pos"][6] < 0.002
+
+
+@pytest.mark.parametrize("action", [np.zeros(6), np.full(7, np.nan)])
+def test_bad_actions_are_refused(action):
+    env = make_env("stack", pixels=False)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="7 finite numbers"):
+        env.step(action)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="image_size"):
+        make_env(image_size=4)
+    with pytest.raises(ValueError, match="has no task"):
+        make_env("long_horizon", "in_distribution")
+    with pytest.raises(RuntimeError, match="reset"):
+        _ = make_env().simulation
+
+
+def test_missing_graphics_name_the_package(monkeypatch):
+    def broken(size):
+        raise OSError("no such library")
+
+    monkeypatch.setattr(rendering, "_backends", lambda: {"egl": broken, "osmesa": broken})
+    with pytest.raises(RenderingError, match=r"(?s)egl.*osmesa.*libegl1.*libosmesa6"):
+        rendering._make_gl_context(64)
+
+
+def _make():
+    return make_env("pick_place", image_size=32)
+
+
+def test_async_vector_environment():
+    envs = gym.vector.AsyncVectorEnv([_make] * 2, context="forkserver")
+    try:
+        observation, info = envs.reset(seed=[1000, 1001])
+        assert observation["pixels"]["wrist"].shape == (2, 32, 32, 3)
+        assert info["instruction"][0] != info["instruction"][1]
+        alone = make_env("pick_place", image_size=32).reset(seed=1001)[0]
+        np.testing.assert_array_equal(observation["agent_pos"][1], alone["agent_pos"])
+        np.testing.assert_array_equal(observation["pixels"]["front"][1], alone["pixels"]["front"])
+        envs.step(np.zeros((2, 7), np.float32))
+    finally:
+        envs.close()
+
+
+@pytest.mark.parametrize(("split", "task"), [(s, t) for s in SPLITS for t in SPLITS[s].tasks if s != "train"])
+def test_expert_solves(split, task):
+    env = make_env(task, split, pixels=False)
+    results = []
+    for seed in range(1000, 1003):
+        env.reset(seed=seed)
+        results.append(run_episode(env, env.expert().act))
+    assert sum(results) >= 2
+
+
+def test_expert_needs_the_right_instruction_and_random_does_not_do():
+    env = make_env("pick_place", pixels=False)
+    other, rng, misled, chance = make_env("pick_place", pixels=False), np.random.default_rng(0), 0, 0
+    for seed in range(1000, 1020):
+        other.reset(seed=seed + 500)
+        env.reset(seed=seed)
+        misled += run_episode(env, env.expert(misread(env.episode, other.episode.orders, rng)).act)
+    for seed in range(1000, 1003):
+        env.reset(seed=seed)
+        chance += run_episode(env, random_policy(env, rng))
+    assert misled <= 7  # chance is 0.11: more than 7 of 20 has probability < 1e-3
+    assert chance == 0

@@ -1,0 +1,61 @@
+"""Settings of stage 2, spatially guided action post-training."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class SpatialActionConfig(TrainingArguments):
+    r"""
+    Settings of [`SpatialActionTrainer`], on top of [`~transformers.TrainingArguments`].
+
+    > Parameters that control the learning rates
+
+    Args:
+        vlm_learning_rate (`float`, *optional*, defaults to `1e-5`): of the planner.
+        action_expert_learning_rate (`float`, *optional*, defaults to `1e-4`): of the action expert.
+
+    > Parameters that control the losses
+
+        lm_loss_weight (`float`, *optional*, defaults to `0.1`): weight of the text loss beside the action loss.
+        grounding_ratio (`float`, *optional*, defaults to `0.25`): grounding samples per action sample.
+
+    > [!NOTE]
+    > Defaults that differ from `TrainingArguments`: `learning_rate` (`5e-5`, everything that is neither planner nor
+    > action expert), `adam_beta2` (`0.95`), `weight_decay` (`1e-8`), `lr_scheduler_type` (`cosine_with_min_lr`),
+    > `lr_scheduler_kwargs` (minimum a hundredth of each rate), `logging_steps` (`10`), `remove_unused_columns`
+    > (`False`), `report_to` (`"none"`), `save_total_limit` (`2`).
+    """
+
+    vlm_learning_rate: float = field(default=1e-5, metadata={"help": "learning rate of the planner"})
+    action_expert_learning_rate: float = field(default=1e-4, metadata={"help": "learning rate of the action expert"})
+    lm_loss_weight: float = field(default=0.1, metadata={"help": "weight of the text loss beside the action loss"})
+    grounding_ratio: float = field(default=0.25, metadata={"help": "grounding samples per action sample"})
+
+    learning_rate: float = field(default=5e-5, metadata={"help": "learning rate of everything else"})
+    adam_beta2: float = field(default=0.95, metadata={"help": "second moment decay of AdamW"})
+    weight_decay: float = field(default=1e-8, metadata={"help": "weight decay of AdamW"})
+    lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "learning rate schedule"})
+    lr_scheduler_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "schedule options as JSON; the minimum is a hundredth of each rate by default"}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "log every so many optimiser steps"})
+    remove_unused_columns: bool | None = field(
+        default=False, metadata={"help": "kept off: collators read raw samples"}
+    )
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "trackio, wandb, tensorboard or none"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+
+    def __post_init__(self) -> None:
+        if self.lr_scheduler_kwargs is None and self.lr_scheduler_type == "cosine_with_min_lr":
+            self.lr_scheduler_kwargs = {"min_lr_rate": 0.01}
+        for name in ("vlm_learning_rate", "action_expert_learning_rate", "lm_loss_weight", "grounding_ratio"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}.")
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns: expected False; the collator reads whole samples.")
+        super().__post_init__()
+
+
+__all__ = ["SpatialActionConfig"]

@@ -1,0 +1,244 @@
+"""Robot demonstrations in the LeRobot formats v2.1 and v3.0 as samples for action training."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from training_st4vla.data.episode_arrays import EpisodeArrays, EpisodeStore
+from training_st4vla.data.errors import DataError, explain
+from training_st4vla.data.frames import FrameSource
+from training_st4vla.data.keys import dimension_names, resolve_action_keys, resolve_cameras, resolve_state_keys
+from training_st4vla.data.lerobot_metadata import open_dataset_info
+from training_st4vla.data.readers import open_reader
+
+# Episodes whose numbers are read and checked at once; the rest is checked when it is read (statistics read all).
+_EPISODES_CHECKED_FIRST = 64
+
+
+class LeRobotActionDataset(Dataset):
+    """Frames of a LeRobot dataset, each with its instruction and the chunk of actions that starts there.
+
+    Sample `i` is a dict of
+
+    - `images`: list of uint8 [H, W, 3] RGB arrays, one per camera, in slot order;
+    - `instruction`: str;
+    - `actions`: float32 [chunk_size, A], raw environment units, the action keys joined in their order. Beyond the end
+      of the episode the last action is repeated;
+    - `action_is_pad`: bool [chunk_size], True for those repetitions;
+    - `state`: float32 [S], or None without state keys;
+    - `dataset_key`: str;
+    - `index`: frame index in the whole dataset; `episode_index`; `frame_index` within the episode.
+
+    A v2.1 dataset and its v3.0 conversion give the same samples. Picklable; works with `DataLoader` workers under fork
+    and spawn. The dataset folder is never written to.
+
+    Args:
+        path_or_repo_id: Dataset folder, or Hub id.
+        chunk_size: Number of actions per sample, in dataset frames.
+        action_keys: Action columns, joined in this order. Found by itself if there is only one.
+        state_keys: State columns, joined in this order. None: samples carry no state.
+        cameras: Cameras in slot order, by full name or unambiguous last part. None: all, in the order of `info.json`.
+        episodes: Episode numbers to use, in this order. None: all.
+        max_frames: Use only the first `max_frames` frames of the selection as samples. Their action chunks may still
+            reach beyond, into frames of the same episode.
+        dataset_key: Name of the action contract these samples belong to. None: the folder's or repository's name.
+        revision: Hub revision.
+
+    Attributes:
+        info: The dataset's description.
+        episodes: The selected episodes.
+        frame_indices: int64 [N], index in the whole dataset of each sample's frame.
+
+    Raises:
+        DataError: The dataset is missing, damaged or incomplete, has no instructions, or does not have what was asked.
+    """
+
+    def __init__(
+        self,
+        path_or_repo_id: str | os.PathLike[str],
+        *,
+        chunk_size: int,
+        action_keys: Sequence[str] | None = None,
+        state_keys: Sequence[str] | None = None,
+        cameras: Sequence[str] | None = None,
+        episodes: Sequence[int] | None = None,
+        max_frames: int | None = None,
+        dataset_key: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        if chunk_size < 1 or (max_frames is not None and max_frames < 1):
+            raise ValueError(f"chunk_size and max_frames must be at least 1, got {chunk_size} and {max_frames}")
+        self.info = open_dataset_info(path_or_repo_id, revision)
+        self.chunk_size = chunk_size
+        self.action_keys = resolve_action_keys(self.info, action_keys)
+        self.state_keys = resolve_state_keys(self.info, state_keys)
+        self.cameras = resolve_cameras(self.info, cameras)
+        self.dataset_key = dataset_key or Path(self.info.source.rstrip("/\\")).name or self.info.source
+        selection = None if episodes is None else [int(number) for number in episodes]
+        self.reader = open_reader(self.info, episodes=selection, cameras=self.cameras)
+        self.episodes = self.reader.episodes
+        self._store = EpisodeStore(self.reader, self.action_keys, self.state_keys)
+        self._frames = FrameSource(self.reader)
+        self._index_frames(max_frames)
+        self._check_languages()
+        self._check_first_episodes()
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        position = range(len(self))[int(index)]
+        episode = self.episodes[int(self._episode_of[position])]
+        row = int(self._row_of[position])
+        arrays = self._store[episode]
+        actions, is_pad = _chunk(arrays.actions, row, self.chunk_size)
+        timestamp = float(arrays.timestamps[row])
+        return {
+            "images": [self._frames.frame(episode, camera, row, timestamp) for camera in self.cameras],
+            "instruction": self.reader.tasks[int(arrays.task_index[row])],
+            "actions": actions,
+            "action_is_pad": is_pad,
+            "state": None if arrays.state is None else arrays.state[row].copy(),
+            "dataset_key": self.dataset_key,
+            "index": int(self.frame_indices[position]),
+            "episode_index": episode.index,
+            "frame_index": row,
+        }
+
+    @property
+    def fps(self) -> float:
+        """Frames, and so actions, per second."""
+        return self.info.fps
+
+    @property
+    def action_dim(self) -> int:
+        """Number of values in one action."""
+        return sum(self.info.features[key].dim for key in self.action_keys)
+
+    @property
+    def state_dim(self) -> int | None:
+        """Number of values in the state, or None without state keys."""
+        return sum(self.info.features[key].dim for key in self.state_keys) or None
+
+    @property
+    def action_names(self) -> list[str]:
+        """One name per action dimension: the feature's own names, else `key[i]`."""
+        return dimension_names(self.info, self.action_keys)
+
+    @property
+    def state_names(self) -> list[str]:
+        """One name per state dimension; empty without state keys."""
+        return dimension_names(self.info, self.state_keys)
+
+    @property
+    def episode_lengths(self) -> dict[int, int]:
+        """Recorded frames of each selected episode, by episode number (`max_frames` does not shorten them)."""
+        return {episode.index: episode.length for episode in self.episodes}
+
+    def raw_actions(self) -> np.ndarray:
+        """Actions of the selected frames, float32 [N, A], raw environment units. No video is decoded."""
+        return np.concatenate([arrays.actions[rows] for arrays, rows in self._selected_arrays()])
+
+    def raw_state(self) -> np.ndarray | None:
+        """State of the selected frames, float32 [N, S], or None without state keys. No video is decoded."""
+        if not self.state_keys:
+            return None
+        return np.concatenate(
+            [arrays.state[rows] for arrays, rows in self._selected_arrays() if arrays.state is not None]
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """A small summary to print before training; plain values only."""
+        tasks = list(dict.fromkeys(task for episode in self.episodes for task in episode.tasks))
+        return {
+            "dataset": self.info.source,
+            "dataset_key": self.dataset_key,
+            "version": self.info.version,
+            "robot_type": self.info.robot_type,
+            "fps": self.fps,
+            "episodes": len(self.episodes),
+            "frames": len(self),
+            "chunk_size": self.chunk_size,
+            "cameras": {f"view {slot}": camera for slot, camera in enumerate(self.cameras)},
+            "action": {key: self.info.features[key].dim for key in self.action_keys},
+            "state": {key: self.info.features[key].dim for key in self.state_keys},
+            "instructions": tasks[:3],
+        }
+
+    def fingerprint(self) -> str:
+        """A hash of the dataset's files (path, size, time of change) and of the selection; names cached statistics."""
+        digest = hashlib.sha256()
+        facts = [self.info.source, self.info.revision, self.info.raw, self.action_keys, self.state_keys]
+        digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+        for path in self.reader.data_files():
+            status = path.stat()
+            digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns};".encode())
+        digest.update(self.frame_indices.tobytes())
+        return digest.hexdigest()[:32]
+
+    def _index_frames(self, max_frames: int | None) -> None:
+        lengths = [episode.length for episode in self.episodes]
+        self._episode_of = np.repeat(np.arange(len(lengths)), lengths)[:max_frames]
+        self._row_of = np.concatenate([np.arange(length) for length in lengths])[:max_frames]
+        starts = np.array([episode.start for episode in self.episodes])
+        self.frame_indices = (starts[self._episode_of] + self._row_of).astype(np.int64)
+        if not len(self.frame_indices):
+            raise DataError(
+                explain(
+                    "The selection has no frames",
+                    where=self.info.source,
+                    expected="at least one frame",
+                    found=f"{len(lengths)} episodes of length 0",
+                    remedy="Choose other episodes with --episodes.",
+                )
+            )
+        self.episodes = self.episodes[: int(self._episode_of[-1]) + 1]
+
+    def _check_languages(self) -> None:
+        silent = [ep.index for ep in self.episodes if not ep.tasks or not all(str(task).strip() for task in ep.tasks)]
+        if silent:
+            raise DataError(
+                explain(
+                    f"{len(silent)} of {len(self.episodes)} episodes have no instruction",
+                    where=f"dataset {self.info.source}",
+                    expected="a non-empty task text for every selected episode",
+                    found="none for episodes "
+                    + ", ".join(map(str, silent[:10]))
+                    + (" ..." if len(silent) > 10 else ""),
+                    remedy="Add the instructions to the dataset's tasks, or leave these episodes out with --episodes.",
+                )
+            )
+
+    def _check_first_episodes(self) -> None:
+        for episode in self.episodes[1:_EPISODES_CHECKED_FIRST]:
+            self._store[episode]
+        first = self.episodes[0]
+        arrays = self._store[first]
+        for camera in self.cameras:
+            frame = self._frames.frame(first, camera, 0, float(arrays.timestamps[0]))
+            expected = self.info.features[camera].shape
+            if sorted(frame.shape) != sorted(expected):
+                raise DataError(
+                    explain(
+                        "A camera's frames have the wrong size",
+                        where=f"dataset {self.info.source}, episode {first.index}, {camera}",
+                        expected=f"shape {list(expected)}, as meta/info.json says",
+                        found=f"shape {list(frame.shape)}",
+                        remedy="Repair meta/info.json or the video, or choose other cameras with --cameras.",
+                    )
+                )
+
+    def _selected_arrays(self) -> list[tuple[EpisodeArrays, np.ndarray]]:
+        return [(self._store[ep], self._row_of[self._episode_of == n]) for n, ep in enumerate(self.episodes)]
+
+
+def _chunk(actions: np.ndarray, row: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Actions `row ... row + size - 1`, the last one repeated past the end, and the flags of the repetitions."""
+    rows = np.arange(row, row + size)
+    return actions[np.minimum(rows, len(actions) - 1)], rows >= len(actions)

@@ -1,0 +1,86 @@
+"""Samples → model inputs, inside the data loader's workers."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from processing_st4vla import GroundingResult, ST4VLAProcessor
+
+
+class ActionCollator:
+    """
+    Batches of `LeRobotActionDataset` samples, made by the processor.
+
+    Args:
+        processor ([`ST4VLAProcessor`]): with the contract of every dataset key in the samples.
+    """
+
+    def __init__(self, processor: ST4VLAProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """
+        Returns:
+            What `ST4VLAProcessor.__call__` returns, with `actions`, `action_is_pad` `(batch, chunk)` and, if the
+            samples have one, `state`.
+        """
+        states = [sample["state"] for sample in samples]
+        inputs = self.processor(
+            images=[sample["images"] for sample in samples],
+            text=[sample["instruction"] for sample in samples],
+            state=None if states[0] is None else states,
+            actions=[sample["actions"] for sample in samples],
+            dataset_key=[sample["dataset_key"] for sample in samples],
+        )
+        inputs["action_is_pad"] = torch.from_numpy(np.stack([sample["action_is_pad"] for sample in samples]))
+        del inputs["image_sizes"]
+        return dict(inputs)
+
+
+class GroundingCollator:
+    """
+    Batches of grounding samples `{image, instruction, kind, answer}` with completion-only labels.
+
+    Args:
+        processor ([`ST4VLAProcessor`]).
+    """
+
+    def __init__(self, processor: ST4VLAProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the planner's inputs and `labels`; one batch may mix kinds."""
+        answers: list[GroundingResult] = [sample["answer"] for sample in samples]
+        inputs = self.processor.ground(
+            images=[[sample["image"]] for sample in samples],
+            text=[sample["instruction"] for sample in samples],
+            kind=[sample["kind"] for sample in samples],
+            answers=answers,
+        )
+        del inputs["image_sizes"]
+        return dict(inputs)
+
+
+class CoTrainingCollator:
+    """
+    One nested batch from pairs of samples: the action batch, and `grounding_inputs` beside it.
+
+    Args:
+        processor ([`ST4VLAProcessor`]).
+    """
+
+    def __init__(self, processor: ST4VLAProcessor) -> None:
+        self.actions = ActionCollator(processor)
+        self.grounding = GroundingCollator(processor)
+
+    def __call__(self, pairs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> dict[str, Any]:
+        """Each pair is an action sample and the grounding samples that go with it (possibly none)."""
+        inputs = self.actions([action for action, _ in pairs])
+        grounding = [sample for _, samples in pairs for sample in samples]
+        if grounding:
+            inputs["grounding_inputs"] = self.grounding(grounding)
+        return inputs
+
+
+__all__ = ["ActionCollator", "CoTrainingCollator", "GroundingCollator"]

@@ -1,0 +1,305 @@
+"""Rows of a grounding dataset, from JSON, JSON lines, parquet, a saved Hugging Face dataset or the Hub."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training_st4vla.data.errors import DataError, explain
+
+Row = dict[str, Any]
+
+SUFFIXES = (".json", ".jsonl", ".parquet")
+_SPLIT_WORDS = ("train", "val", "validation", "dev", "test", "testa", "testb", "location", "placement", "unseen")
+_LIST_KEYS = ("data", "annotations", "samples", "rows", "train", "test")
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Rows with random access. Can be pickled.
+
+    Args:
+        rows: A list, or a `datasets.Dataset` whose images are not decoded.
+        source: Path or Hub id, for errors and as the default of `source`.
+        root: Folder to which paths inside the rows are relative; None for the Hub.
+    """
+
+    rows: Any
+    source: str
+    root: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def where(self, index: int) -> str:
+        """Place of a row, for errors."""
+        return f"{self.source}, row {index}"
+
+    def columns(self, names: Sequence[str]) -> Sequence[Row]:
+        """The same rows with only these columns: counting and filtering does not touch image bytes."""
+        if isinstance(self.rows, list):
+            return self.rows
+        return self.rows.select_columns([name for name in names if name in self.rows.column_names])
+
+
+def open_rows(path: str | Path, split: str | None = None, *, revision: str | None = None) -> RowTable:
+    """Opens a local file or folder, or a Hub dataset. No code of the dataset is run.
+
+    Args:
+        path: A `.json` (a list of objects), `.jsonl` or `.parquet` file; a folder of them, or one written by
+            `Dataset.save_to_disk`; or a Hub id.
+        split: Which split, where there are several; see `find_splits`.
+        revision: Hub revision.
+
+    Raises:
+        DataError: Nothing is there, the file is damaged or empty, or the split is missing or must be chosen.
+    """
+    splits = find_splits(path, revision=revision)
+    if split is None and len(splits) > 1:
+        raise DataError(
+            explain(
+                "The split must be chosen",
+                where=str(path),
+                expected="--split, one of " + ", ".join(splits),
+                found="none",
+                remedy="Name one.",
+            )
+        )
+    name = split if split is not None else next(iter(splits))
+    if name not in splits:
+        raise DataError(
+            explain(
+                "There is no such split",
+                where=str(path),
+                expected="one of " + ", ".join(splits),
+                found=repr(name),
+                remedy="Change --split.",
+            )
+        )
+    table = splits[name]()
+    if not len(table):
+        raise DataError(
+            explain(
+                "The dataset has no rows",
+                where=str(path),
+                expected="at least one row",
+                found="none",
+                remedy="Check that the file was written to its end.",
+            )
+        )
+    return table
+
+
+def find_splits(path: str | Path, *, revision: str | None = None) -> dict[str, Callable[[], RowTable]]:
+    """The splits of a dataset and how to open each.
+
+    A single file is the split `all`. In a folder, files named after a split (`test.jsonl`, `data/train-00000.parquet`)
+    belong to it, and files without such a name make up `all`.
+
+    Raises:
+        DataError: Nothing is there.
+    """
+    source = Path(path).expanduser()
+    if source.is_file():
+        return {"all": lambda: _open_files([source], source.parent, str(path))}
+    if (source / "dataset_dict.json").is_file():
+        names = _load_json(source / "dataset_dict.json").get("splits", [])
+        return {str(name): lambda name=name: _open_saved(source / str(name), str(path)) for name in names}
+    if (source / "state.json").is_file():
+        return {"all": lambda: _open_saved(source, str(path))}
+    if source.is_dir():
+        return _folder_splits(source, str(path))
+    return _hub_splits(str(path), revision)
+
+
+def _folder_splits(folder: Path, source: str) -> dict[str, Callable[[], RowTable]]:
+    groups: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        depth = len(file.relative_to(folder).parts)
+        if file.suffix in SUFFIXES and depth <= 3 and not file.name.startswith(".") and file.name != "dataset_info.json":
+            groups.setdefault(_split_name(file, folder), []).append(file)
+    if not groups:
+        raise DataError(
+            explain(
+                "No dataset was found",
+                where=source,
+                expected="a .json, .jsonl or .parquet file, or a folder with such files",
+                found="a folder without them",
+                remedy="Give the file itself.",
+            )
+        )
+    return {name: lambda files=files: _open_files(files, folder, source) for name, files in groups.items()}
+
+
+def _split_name(file: Path, folder: Path) -> str:
+    words = [*file.relative_to(folder).parts[:-1], file.stem.split("-")[0].split(".")[0], file.stem.split("_")[-1]]
+    return next((word for word in reversed(words) if word.lower() in _SPLIT_WORDS), "all")
+
+
+def _open_files(files: list[Path], root: Path, source: str) -> RowTable:
+    kinds = {file.suffix for file in files}
+    if len(kinds) > 1:
+        raise DataError(
+            explain(
+                "The folder mixes file formats",
+                where=source,
+                expected="files of one format per split",
+                found=", ".join(sorted(kinds)),
+                remedy="Give one file.",
+            )
+        )
+    if kinds == {".parquet"}:
+        return RowTable(_open_parquet(files, source), source, root)
+    rows = [row for file in files for row in _json_rows(file)]
+    return RowTable(rows, source, root)
+
+
+def _json_rows(path: Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            rows = _rows_of(json.loads(text))
+        bad = next((number for number, row in enumerate(rows) if not isinstance(row, dict)), None)
+        if bad is not None:
+            raise TypeError(f"row {bad} is a {type(rows[bad]).__name__}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            explain(
+                "A data file cannot be read",
+                where=str(path),
+                expected="one JSON object per line" if path.suffix == ".jsonl" else "a JSON list of objects",
+                found=f"{type(error).__name__}: {error}",
+                remedy="Copy or write it again.",
+            )
+        ) from error
+    return rows
+
+
+def _rows_of(content: Any) -> list[Row]:
+    if isinstance(content, dict):
+        lists = [content[key] for key in _LIST_KEYS if isinstance(content.get(key), list)]
+        if len(lists) != 1:
+            raise TypeError("one JSON object instead of a list")
+        content = lists[0]
+    if not isinstance(content, list):
+        raise TypeError(f"a JSON {type(content).__name__}")
+    return content
+
+
+def _open_parquet(files: list[Path], source: str) -> Any:
+    import datasets
+
+    try:
+        table = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+    except Exception as error:
+        raise DataError(
+            explain(
+                "A parquet file cannot be read",
+                where=source,
+                expected="intact parquet files with the same columns",
+                found=_first_line(error),
+                remedy="Copy or download them again.",
+            )
+        ) from error
+    return _undecoded(table)
+
+
+def _open_saved(folder: Path, source: str) -> RowTable:
+    import datasets
+
+    try:
+        table = datasets.load_from_disk(str(folder))
+    except Exception as error:
+        raise DataError(
+            explain(
+                "A saved dataset cannot be read",
+                where=str(folder),
+                expected="a folder written by Dataset.save_to_disk",
+                found=_first_line(error),
+                remedy="Copy or write it again.",
+            )
+        ) from error
+    return RowTable(_undecoded(table), source, folder)
+
+
+def _hub_splits(name: str, revision: str | None) -> dict[str, Callable[[], RowTable]]:
+    import datasets
+
+    if name.count("/") != 1 or name.startswith((".", "/")) or name.endswith(SUFFIXES):
+        raise DataError(
+            explain(
+                "No dataset was found",
+                where=name,
+                expected="a file or folder, or a Hub id of the form owner/name",
+                found="nothing at this path",
+                remedy="Check the path.",
+            )
+        )
+    try:
+        splits = datasets.get_dataset_split_names(name, revision=revision)
+    except Exception as error:
+        raise _unreachable(name, error) from error
+    return {str(split): lambda split=split: _open_hub(name, str(split), revision) for split in splits}
+
+
+def _open_hub(name: str, split: str, revision: str | None) -> RowTable:
+    import datasets
+
+    try:
+        return RowTable(_undecoded(datasets.load_dataset(name, split=split, revision=revision)), name, None)
+    except Exception as error:
+        raise _unreachable(name, error) from error
+
+
+def _undecoded(table: Any) -> Any:
+    """Images stay encoded until they are used."""
+    import datasets
+
+    for column, feature in table.features.items():
+        inner = getattr(feature, "feature", None)
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+        elif isinstance(inner, datasets.Image):
+            table = table.cast_column(column, datasets.List(datasets.Image(decode=False)))
+    return table
+
+
+def _unreachable(name: str, error: Exception) -> DataError:
+    return DataError(
+        explain(
+            "The dataset is neither a local path nor reachable on the Hub",
+            where=name,
+            expected="a file, a folder, or a public dataset repository",
+            found=_first_line(error),
+            remedy="Check the name, the network and your login (`hf auth login`), or download it and give the path.",
+        )
+    )
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            explain(
+                "A saved dataset cannot be read",
+                where=str(path),
+                expected="a JSON object",
+                found=str(error),
+                remedy="Copy or write it again.",
+            )
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else ''}"
+
+
+__all__ = ["SUFFIXES", "Row", "RowTable", "find_splits", "open_rows"]

@@ -1,0 +1,98 @@
+"""Opening a model and its processor from a folder or Hub id, with errors that say what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from training_st4vla.errors import UserError
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(device: str) -> str:
+    """`auto` becomes cuda, mps or cpu, whichever exists first; anything else is kept."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_model(path: str, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
+    """
+    An ST4VLA model in evaluation mode, and its processor.
+
+    Args:
+        path (`str`): folder or Hub id. dtype (`str`): a key of `DTYPES`. device (`str`): `auto`, `cpu`, `cuda`, ...
+
+    Raises:
+        UserError: when the folder is no model, its weights are damaged or incomplete, or it is another kind of model.
+    """
+    from modeling_st4vla import ST4VLAForActionPrediction
+    from processing_st4vla import ST4VLAProcessor
+
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype: expected one of {list(DTYPES)}, found {dtype!r}.")
+    _require_config(path, "st4vla")
+    try:
+        model = ST4VLAForActionPrediction.from_pretrained(path, dtype=DTYPES[dtype])
+        processor = ST4VLAProcessor.from_pretrained(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path}: a weights file is damaged or truncated ({error}). Copy or download it again."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: could not be opened as a model: {error}") from error
+    return model.to(pick_device(device)).eval(), processor
+
+
+def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
+    """
+    Anything that can ground: an ST4VLA model, or a plain Qwen-VL opened as itself with our processor around its own.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    config = AutoConfig.from_pretrained(path) if Path(path).exists() or "/" in path else None
+    if config is None or config.model_type == "st4vla":
+        return load_model(path, dtype, device)
+    dialects = {"qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl"}
+    if config.model_type not in dialects:
+        raise UserError(
+            f"--model: expected an ST4VLA, Qwen2.5-VL or Qwen3-VL checkpoint, found model_type {config.model_type!r}."
+        )
+    from processing_st4vla import ST4VLAProcessor
+
+    base = AutoProcessor.from_pretrained(path)
+    processor = ST4VLAProcessor(
+        image_processor=base.image_processor,
+        tokenizer=base.tokenizer,
+        video_processor=base.video_processor,
+        chat_template=base.chat_template or base.tokenizer.chat_template,
+        grounding_dialect=dialects[config.model_type],
+    )
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
+    return model.to(pick_device(device)).eval(), processor
+
+
+def _require_config(path: str, model_type: str) -> None:
+    folder = Path(path)
+    if not folder.exists():
+        return  # a Hub id: transformers says what it cannot find
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"--model: expected a model folder with config.json, found none in {folder}. Make one with `st4vla init` "
+            "or `st4vla convert`."
+        )
+    import json
+
+    found = json.loads((folder / "config.json").read_text()).get("model_type")
+    if found != model_type:
+        raise UserError(f"--model: expected model_type {model_type!r} in {folder}/config.json, found {found!r}.")
+
+
+__all__ = ["DTYPES", "load_grounder", "load_model", "pick_device"]

@@ -1,0 +1,107 @@
+"""The README.md of a saved model: what it is, how to use it, what it was made from, what was measured."""
+
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+_BODY = """---
+{front_matter}
+---
+
+# {title}
+
+{summary}
+
+```python
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
+inputs = processor(images=[[image]], text=["put the carrot on the plate"])
+actions = processor.post_process_actions(model.sample_actions(**inputs))
+```
+
+With the package `st4vla` installed, `import modeling_st4vla, processing_st4vla` replaces `trust_remote_code=True`, and
+`st4vla selftest {name}` checks that this copy computes what it computed when it was saved.
+
+| | |
+| --- | --- |
+{facts}
+
+## Actions
+
+{contracts}
+
+## Sources
+
+ST4VLA: Spatially Guided Training for Vision-Language-Action Models (arXiv 2602.10109); InternVLA-M1 (2510.13778).
+{notes}
+"""
+
+
+def build_model_card(
+    name: str, model: Any, processor: Any, summary: str, metadata: dict[str, Any] | None = None, notes: str = ""
+) -> ModelCard:
+    """
+    A model card with the front matter the Hub reads.
+
+    Args:
+        name (`str`): the folder or repository name.
+        model, processor: what is saved.
+        summary (`str`): one paragraph: how these weights came to be.
+        metadata (`dict`, *optional*): further `ModelCardData` fields, for example `base_model`, `datasets`, `license`.
+        notes (`str`, *optional*): markdown after the sources.
+    """
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="robotics",
+        tags=["robotics", "vision-language-action", "st4vla", "grounding"],
+        **(metadata or {}),
+    )
+    config = model.config
+    facts = {
+        "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M ({str(model.dtype).split('.')[-1]})",
+        "planner": f"{config.vlm_config.model_type}, {config.text_config.num_hidden_layers} layers of "
+        f"{config.text_config.hidden_size}, read at {list(config.planner_layers)}",
+        "action expert": ", ".join(f"{key} {value}" for key, value in config.action_expert.items()),
+        "scheduler": f"{config.scheduler['_class_name']}, {config.num_inference_steps} steps, guidance "
+        f"{config.guidance_scale}",
+        "actions": f"{config.chunk_size} x {config.action_dim}",
+        "state": "none" if config.state_dim is None else str(config.state_dim),
+        "spatial prompt": f"`{processor.spatial_prompt}`",
+    }
+    body = _BODY.format(
+        front_matter=data.to_yaml(),
+        title=name,
+        name=name,
+        summary=summary,
+        facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
+        contracts=_describe_contracts(processor),
+        notes=notes,
+    )
+    return ModelCard(body)
+
+
+def _describe_contracts(processor: Any) -> str:
+    if not processor.action_contracts:
+        return "No action contract yet: these weights were not trained on a robot, and their actions have no units."
+    parts = []
+    for key in processor.action_contracts:
+        contract = processor.contract(key)
+        rows = [
+            f"| {name} | {unit} | {mode} |"
+            for name, unit, mode in zip(
+                contract.action.names, contract.action.units, contract.action.normalization, strict=True
+            )
+        ]
+        parts.append(
+            f"**{key}**: {contract.representation}, frame {contract.frame}, rotation {contract.rotation}, gripper "
+            f"{list(contract.gripper_dims)} {contract.gripper_polarity}, {contract.control_hz or 'unknown'} Hz, "
+            f"cameras {list(contract.cameras) or 'unknown'}.\n\n"
+            "| dimension | unit | normalisation |\n| --- | --- | --- |\n"
+            + "\n".join(rows)
+        )
+    return "\n\n".join(parts)
+
+
+__all__ = ["build_model_card"]

@@ -1,0 +1,1 @@
+"""Models made from nothing: their sizes, their tokenizer."""

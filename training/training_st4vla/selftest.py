@@ -1,0 +1,146 @@
+"""Golden inputs and outputs stored with a model: does this copy still compute what it computed when it was saved?"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+
+from processing_st4vla import ST4VLAProcessor
+from training_st4vla.errors import UserError
+
+FOLDER = "selftest"
+INSTRUCTION = "put the red block on the blue plate"
+NEW_TOKENS = 16
+# Largest difference of an action, relative to the largest action; beyond it another computation took place. float32
+# differs between devices by summation order only; bfloat16 keeps 8 bits and the error grows over the denoising steps.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
+
+
+@dataclass(frozen=True)
+class SelftestResult:
+    """
+    Args:
+        dtype (`str`), stored_dtype (`str`): of the model now and when the numbers were stored.
+        input_ids_equal (`bool`): the prompt became the same tokens.
+        action_error (`float`), tolerance (`float`): relative to the largest stored action.
+        text_equal (`bool`), text (`str`), stored_text (`str`): greedy answer; compared when both dtypes are float32.
+    """
+
+    dtype: str
+    stored_dtype: str
+    input_ids_equal: bool
+    action_error: float
+    tolerance: float
+    text_equal: bool
+    text: str
+    stored_text: str
+
+    @property
+    def passed(self) -> bool:
+        """Same tokens, actions within tolerance, and the same text where rounding cannot change it."""
+        same_text = self.text_equal or {self.dtype, self.stored_dtype} != {"float32"}
+        return self.input_ids_equal and self.action_error <= self.tolerance and same_text
+
+
+def draw_scene(slot: int) -> Image.Image:
+    """A synthetic table, 320 x 240 pixels: the same picture on every machine."""
+    image = Image.new("RGB", (320, 240), (168 - 20 * slot, 150, 126))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((180, 110, 290, 200), fill=(40, 70, 190))
+    draw.rectangle((60 + 25 * slot, 90, 110 + 25 * slot, 140), fill=(200, 40, 30))
+    draw.rectangle((130, 30, 165, 60), fill=(40, 160, 60))
+    return image
+
+
+def write_selftest(model: Any, processor: ST4VLAProcessor, folder: Path) -> None:
+    """Stores inputs and outputs of this model under `folder/selftest`, replacing older ones."""
+    target = folder / FOLDER
+    target.mkdir(exist_ok=True)
+    views = _count_views(processor)
+    for slot in range(views):
+        draw_scene(slot).save(target / f"view_{slot}.png")
+    config = model.config
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"noise": torch.randn(1, config.chunk_size, config.action_dim, generator=generator)}
+    if config.state_dim is not None:
+        tensors["state"] = torch.linspace(-1, 1, config.state_dim)[None]
+    inputs, outputs = _compute(model, processor, target, tensors, views)
+    stored = {**tensors, "input_ids": inputs["input_ids"], **outputs}
+    save_file({name: value.contiguous().cpu() for name, value in stored.items()}, target / "golden.safetensors")
+    record = {
+        "instruction": INSTRUCTION,
+        "views": views,
+        "dtype": _dtype_name(model),
+        "text": processor.tokenizer.decode(outputs["new_ids"][0], skip_special_tokens=True),
+    }
+    (target / "golden.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def run_selftest(model: Any, processor: ST4VLAProcessor, folder: Path) -> SelftestResult:
+    """
+    Computes again what `write_selftest` stored.
+
+    Raises:
+        UserError: when `folder` holds no selftest.
+    """
+    source = folder / FOLDER
+    if not (source / "golden.json").is_file() or not (source / "golden.safetensors").is_file():
+        raise UserError(
+            f"{folder}: expected {FOLDER}/golden.json and {FOLDER}/golden.safetensors, found none. Store what this "
+            "copy computes now with `st4vla selftest MODEL --write`."
+        )
+    record = json.loads((source / "golden.json").read_text())
+    stored = load_file(source / "golden.safetensors")
+    inputs, outputs = _compute(model, processor, source, stored, record["views"])
+    dtype = _dtype_name(model)
+    tolerance = max(TOLERANCES.get(dtype, 5e-2), TOLERANCES.get(record["dtype"], 5e-2))
+    scale = stored["actions"].abs().max().clamp(min=1e-6)
+    text = processor.tokenizer.decode(outputs["new_ids"][0], skip_special_tokens=True)
+    return SelftestResult(
+        dtype=dtype,
+        stored_dtype=record["dtype"],
+        input_ids_equal=torch.equal(inputs["input_ids"].cpu(), stored["input_ids"]),
+        action_error=float((outputs["actions"].cpu() - stored["actions"]).abs().max() / scale),
+        tolerance=tolerance,
+        text_equal=text == record["text"],
+        text=text,
+        stored_text=record["text"],
+    )
+
+
+def _compute(
+    model: Any, processor: ST4VLAProcessor, folder: Path, tensors: dict[str, torch.Tensor], views: int
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    images = [Image.fromarray(np.asarray(Image.open(folder / f"view_{slot}.png"))) for slot in range(views)]
+    keys = sorted(processor.action_contracts)
+    inputs = processor(images=[images], text=[INSTRUCTION], dataset_key=keys[0] if keys else None)
+    inputs = inputs.to(model.device)
+    state = tensors["state"].to(model.device) if "state" in tensors else None
+    was_training = model.training
+    model.eval()
+    plan = model.plan(
+        **inputs,
+        state=state,
+        noise=tensors["noise"].to(model.device),
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+    )
+    model.train(was_training)
+    return inputs, {"actions": plan.actions, "new_ids": plan.sequences[:, inputs["input_ids"].shape[1] :]}
+
+
+def _count_views(processor: ST4VLAProcessor) -> int:
+    keys = sorted(processor.action_contracts)
+    return max(len(processor.contract(keys[0]).cameras), 1) if keys else 1
+
+
+def _dtype_name(model: Any) -> str:
+    return str(model.dtype).split(".")[-1]
+
+
+__all__ = ["SelftestResult", "draw_scene", "run_selftest", "write_selftest"]
