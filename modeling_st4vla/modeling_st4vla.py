@@ -205,6 +205,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             ("flow matching", is_flow_matching(trained), is_flow_matching(scheduler)),
             ("num_train_timesteps", trained.config.num_train_timesteps, scheduler.config.num_train_timesteps),
             ("prediction_type", trained.config.get("prediction_type"), scheduler.config.get("prediction_type")),
+            ("beta_schedule", trained.config.get("beta_schedule"), scheduler.config.get("beta_schedule")),
         ):
             if ours != theirs:
                 raise ValueError(
@@ -219,9 +220,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, use_cache: bool = False, **vlm_inputs: Any
     ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
         """One planner pass without the language head: states of `planner_layers`, last hidden state, cache."""
-        if vlm_inputs.get("pixel_values") is not None and vlm_inputs.get("mm_token_type_ids") is None:
-            # Without them the planner would fall back to one-dimensional positions and ground wrongly, silently.
-            vlm_inputs["mm_token_type_ids"] = (input_ids == self.config.vlm_config.image_token_id).int()
+        vlm_inputs = self._with_token_kinds(input_ids, vlm_inputs)
         layers, last = self.config.resolved_planner_layers, self.config.text_config.num_hidden_layers
         outputs = self.vlm.model(
             input_ids=input_ids,
@@ -233,6 +232,13 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         final = outputs.last_hidden_state
         states = [final if layer == last else outputs.hidden_states[layer] for layer in layers]
         return states, final, outputs.past_key_values
+
+    def _with_token_kinds(self, input_ids: torch.Tensor | None, vlm_inputs: dict[str, Any]) -> dict[str, Any]:
+        # Without them the planner would fall back to one-dimensional positions and ground wrongly, silently.
+        absent = vlm_inputs.get("mm_token_type_ids") is None and vlm_inputs.get("pixel_values") is not None
+        if not absent or input_ids is None:
+            return vlm_inputs
+        return {**vlm_inputs, "mm_token_type_ids": (input_ids == self.config.vlm_config.image_token_id).int()}
 
     def _encode_views(self, vision_pixel_values: torch.Tensor) -> torch.Tensor:
         """DINOv2 patch tokens of all views, `(batch, views * patches, vlm_width)`."""
@@ -368,6 +374,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             "mm_token_type_ids": mm_token_type_ids,
         }
         if actions is None and labels is None and grounding_inputs is None:
+            planner_inputs = self._with_token_kinds(input_ids, planner_inputs)
             outputs = self.vlm(input_ids=input_ids, attention_mask=attention_mask, **planner_inputs, **kwargs)
             return ST4VLAOutput(logits=outputs.logits, past_key_values=outputs.past_key_values)
 
@@ -487,7 +494,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Text from the planner, by transformers' `generate`; inputs that only concern actions are dropped."""
-        return self.vlm.generate(*args, **_planner_only(kwargs))
+        input_ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
+        return self.vlm.generate(*args, **self._with_token_kinds(input_ids, _planner_only(kwargs)))
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.vlm.prepare_inputs_for_generation(*args, **_planner_only(kwargs))

@@ -189,9 +189,7 @@ def make_inputs(processor: Any, draw_view: Callable[..., np.ndarray]) -> Callabl
     """Model inputs of samples with given numbers of views: `make_inputs(1, 2)` are two samples, the second with two."""
 
     def make(*views: int, first: int = 0, **kwargs: Any) -> Any:
-        samples = [
-            [draw_view(100 * (first + row) + slot) for slot in range(count)] for row, count in enumerate(views)
-        ]
+        samples = [[draw_view(100 * (first + row) + slot) for slot in range(count)] for row, count in enumerate(views)]
         texts = [INSTRUCTIONS[(first + row) % len(INSTRUCTIONS)] for row in range(len(views))]
         return processor(images=samples, text=texts, **kwargs)
 
@@ -203,7 +201,9 @@ def relative_error() -> Callable[[Any, Any], float]:
     """Largest absolute difference, relative to the largest absolute value expected."""
 
     def compute(found: Any, expected: Any) -> float:
-        found, expected = (np.asarray(value.detach() if hasattr(value, "detach") else value) for value in (found, expected))
+        found, expected = (
+            np.asarray(value.detach() if hasattr(value, "detach") else value) for value in (found, expected)
+        )
         if found.shape != expected.shape:
             raise AssertionError(f"shape {found.shape} instead of {expected.shape}")
         found, expected = found.astype(np.float64), expected.astype(np.float64)

@@ -1,4 +1,6 @@
 """The ST4VLA processor: the one place where images, words, states and actions become tensors, and come back."""
+# transformers' processors take keyword arguments that their signatures do not list.
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 from typing import Any
 

@@ -5,11 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
+from by_hand import draw
 
 VIEWS = (1, 2, 1)
 
@@ -58,6 +54,7 @@ def test_extra_left_padding_changes_nothing(model: Any, make_inputs: Callable, r
     found, expected = (model.sample_actions(**given, noise=noise) for given in (padded, inputs))
     assert relative_error(found, expected) < 1e-5
     labels = inputs["input_ids"].clone()
+    labels[:, 0] = -100  # nothing stands before the first token, but padding would
     with torch.no_grad():
         expected = model(**inputs, labels=labels).lm_loss
         found = model(**padded, labels=torch.nn.functional.pad(labels, (23, 0), value=-100)).lm_loss

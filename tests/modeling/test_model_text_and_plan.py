@@ -5,10 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from by_hand import draw
 
 
 @pytest.mark.parametrize("views", [(1,), (2,), (1, 2, 1)], ids=["one view", "two views", "ragged batch"])

@@ -41,10 +41,11 @@ class SpatialActionConfig(TrainingArguments):
         default=None, metadata={"help": "schedule options as JSON; the minimum is a hundredth of each rate by default"}
     )
     logging_steps: float = field(default=10, metadata={"help": "log every so many optimiser steps"})
-    remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "kept off: collators read raw samples"}
+    remove_unused_columns: bool = field(default=False, metadata={"help": "kept off: collators read raw samples"})
+    # In the parent's order, which its flag parser relies on.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
+        default="none", metadata={"help": "trackio, wandb, tensorboard or none"}
     )
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "trackio, wandb, tensorboard or none"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
 
     def __post_init__(self) -> None:

@@ -1,4 +1,6 @@
 """Stage 2: actions under a spatial prompt and grounding text in one summed loss and one optimiser step."""
+# The trainer knows its model and arguments by their base classes only.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
 from collections import defaultdict
 from typing import Any

@@ -75,7 +75,7 @@ def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple
         chat_template=base.chat_template or base.tokenizer.chat_template,
         grounding_dialect=dialects[config.model_type],
     )
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
     return model.to(pick_device(device)).eval(), processor
 
 

@@ -98,8 +98,7 @@ def _describe_contracts(processor: Any) -> str:
             f"**{key}**: {contract.representation}, frame {contract.frame}, rotation {contract.rotation}, gripper "
             f"{list(contract.gripper_dims)} {contract.gripper_polarity}, {contract.control_hz or 'unknown'} Hz, "
             f"cameras {list(contract.cameras) or 'unknown'}.\n\n"
-            "| dimension | unit | normalisation |\n| --- | --- | --- |\n"
-            + "\n".join(rows)
+            "| dimension | unit | normalisation |\n| --- | --- | --- |\n" + "\n".join(rows)
         )
     return "\n\n".join(parts)
 

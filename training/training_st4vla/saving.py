@@ -70,7 +70,7 @@ def save_portable(model: ST4VLAForActionPrediction, processor: ST4VLAProcessor, 
             processor.save_pretrained(folder)
     finally:
         if auto_map is None:
-            del model.config.auto_map
+            delattr(model.config, "auto_map")
         else:
             model.config.auto_map = auto_map
 

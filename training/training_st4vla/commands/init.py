@@ -42,7 +42,7 @@ def run(args: InitArguments) -> int:
         raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
     dtype: Any = DTYPES[args.dtype]
     set_seed(args.seed)
-    model, processor, metadata = _from_preset(args) if args.vlm is None else _from_base(args, dtype)
+    model, processor, metadata = _from_preset(args) if args.vlm is None else _from_base(args, args.vlm, dtype)
     processor.spatial_prompt = args.spatial_prompt
     model = model.to(dtype).eval()
     model.config.dtype = torch.float32 if dtype is torch.float32 else dtype
@@ -69,7 +69,7 @@ def _from_preset(args: InitArguments) -> tuple[Any, Any, dict[str, Any]]:
     return ST4VLAForActionPrediction(config), processor, {"license": "apache-2.0"}
 
 
-def _from_base(args: InitArguments, dtype: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _from_base(args: InitArguments, vlm: str, dtype: Any) -> tuple[Any, Any, dict[str, Any]]:
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
     from modeling_st4vla import ST4VLAConfig, ST4VLAForActionPrediction
@@ -77,7 +77,7 @@ def _from_base(args: InitArguments, dtype: Any) -> tuple[Any, Any, dict[str, Any
 
     if args.vision_encoder is None:
         raise UserError("--vision-encoder: expected a DINOv2 beside --vlm, for example facebook/dinov2-small.")
-    vlm_config, encoder_config = AutoConfig.from_pretrained(args.vlm), AutoConfig.from_pretrained(args.vision_encoder)
+    vlm_config, encoder_config = AutoConfig.from_pretrained(vlm), AutoConfig.from_pretrained(args.vision_encoder)
     if vlm_config.model_type not in ("qwen2_5_vl", "qwen3_vl"):
         raise UserError(f"--vlm: expected a qwen2_5_vl or qwen3_vl checkpoint, found {vlm_config.model_type!r}.")
     if not encoder_config.model_type.startswith("dinov2"):
@@ -89,9 +89,9 @@ def _from_base(args: InitArguments, dtype: Any) -> tuple[Any, Any, dict[str, Any
         chunk_size=args.chunk_size,
         state_dim=args.state_dim,
     )
-    model = ST4VLAForActionPrediction.from_vlm(args.vlm, config, dtype=dtype)
+    model = ST4VLAForActionPrediction.from_vlm(vlm, config, dtype=dtype)
     model.vision_encoder = AutoModel.from_pretrained(args.vision_encoder, dtype=dtype)
-    base = AutoProcessor.from_pretrained(args.vlm)
+    base = AutoProcessor.from_pretrained(vlm)
     processor = ST4VLAProcessor(
         image_processor=base.image_processor,
         tokenizer=base.tokenizer,
@@ -99,7 +99,7 @@ def _from_base(args: InitArguments, dtype: Any) -> tuple[Any, Any, dict[str, Any
         chat_template=base.chat_template or base.tokenizer.chat_template,
         grounding_dialect=vlm_config.model_type,
     )
-    return model, processor, {"base_model": [args.vlm, args.vision_encoder], "base_model_relation": "finetune"}
+    return model, processor, {"base_model": [vlm, args.vision_encoder], "base_model_relation": "finetune"}
 
 
 COMMAND = Command(

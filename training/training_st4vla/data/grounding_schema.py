@@ -282,8 +282,10 @@ def _item(kind: str, value: Any, label: str | None, to_pixels: CoordinateMap) ->
     if kind == "point":
         return Point(positions[0], label or None)
     if kind == "trace":
-        return Trace(positions, label or None) if len(positions) > 1 else Rejected(
-            _shown(value), RejectReason.SHORT_TRACE, flat
+        return (
+            Trace(positions, label or None)
+            if len(positions) > 1
+            else Rejected(_shown(value), RejectReason.SHORT_TRACE, flat)
         )
     x1, y1, x2, y2 = flat
     if x2 < x1 or y2 < y1:
@@ -310,7 +312,7 @@ def _shown(value: Any) -> str:
 
 def _fitting_space(entry: Rejected, declared: str | None, image_size: Size) -> str | None:
     """The narrowest other space in which an item that is outside would be inside."""
-    if entry.reason != RejectReason.OUTSIDE or not entry.coordinates or declared not in COORDINATE_SPACES:
+    if entry.reason != RejectReason.OUTSIDE or not entry.coordinates or declared is None:
         return None
     back = coordinate_map(declared, image_size).inverse
     raw = back.points(zip(entry.coordinates[::2], entry.coordinates[1::2], strict=True))

@@ -1,5 +1,6 @@
 """Conversation files of LLaVA, Qwen-VL and their kin: coordinates are read out of the answers, the rest stays words."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def _pairs_of_turns(row: Row) -> list[tuple[str, str]]:
     turns = [_turn(turn) for turn in _turns(row)]
     return [
         (_PLACEHOLDERS.sub("", question).strip(), answer)
-        for (asker, question), (replier, answer) in zip(turns, turns[1:], strict=False)
+        for (asker, question), (replier, answer) in itertools.pairwise(turns)
         if asker in _HUMAN and replier in _MODEL
     ]
 

@@ -1,4 +1,4 @@
-"""Images of grounding data: files, bytes in a table, frames of a LeRobot dataset. Nothing is decoded before it is used."""
+"""Images of grounding data: files, bytes in a table, frames of a LeRobot dataset; decoded when they are used."""
 
 import hashlib
 import io

@@ -120,7 +120,8 @@ def _folder_splits(folder: Path, source: str) -> dict[str, Callable[[], RowTable
     groups: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         depth = len(file.relative_to(folder).parts)
-        if file.suffix in SUFFIXES and depth <= 3 and not file.name.startswith(".") and file.name != "dataset_info.json":
+        hidden = file.name.startswith(".") or file.name == "dataset_info.json"
+        if file.suffix in SUFFIXES and depth <= 3 and not hidden:
             groups.setdefault(_split_name(file, folder), []).append(file)
     if not groups:
         raise DataError(
