@@ -118,12 +118,17 @@ class _Overlay:
         self.pen.ellipse(bounds, fill=fill, outline=outline, width=round(width))
 
     def _box(self, box: Box) -> None:
-        colour = self._colour(box.label)
-        (x1, y1), (x2, y2) = self._place(box.xyxy[:2]), self._place(box.xyxy[2:])
         half, rim = self.stroke / 2, self.stroke / 4
-        outer = (x1 - half - rim, y1 - half - rim, x2 + half + rim, y2 + half + rim)
-        self.pen.rectangle(outer, outline=_BLACK, width=round(self.stroke + 2 * rim))
-        self.pen.rectangle((x1 - half, y1 - half, x2 + half, y2 + half), outline=colour, width=self.stroke)
+        self._frame(box.xyxy, half + rim, _BLACK)
+        self._frame(box.xyxy, half, self._colour(box.label))
+
+    def _frame(self, xyxy: XYXY, reach: float, colour: RGB) -> None:
+        """A rectangle whose line reaches equally far to both sides of the edges; whole pixels, else Pillow's rounding
+        would make one side thinner."""
+        factor = self.scale * self.smoothing
+        x1, y1 = (round(value * factor - reach) for value in xyxy[:2])
+        x2, y2 = (round(value * factor + reach) - 1 for value in xyxy[2:])
+        self.pen.rectangle((x1, y1, x2, y2), outline=colour, width=round(2 * reach))
 
     def _point(self, point: Point) -> None:
         colour, centre = self._colour(point.label), self._place(point.xy)

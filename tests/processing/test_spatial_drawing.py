@@ -61,7 +61,7 @@ def test_a_trace_runs_from_pale_to_full_colour_with_an_arrow() -> None:
     trace = Trace(((100, 240), (300, 240), (540, 240)), None)
     picture = GroundingResult(traces=(trace,), image_size=size).draw(blank(size))
     assert near(colour_at(picture, (100, 240)), PALETTE[0])  # the dot in the ring at the start
-    assert near(colour_at(picture, (104, 240)), (255, 255, 255), 40)
+    assert near(colour_at(picture, (103, 240)), (255, 255, 255), 40)
     distances = [
         max(abs(a - b) for a, b in zip(colour_at(picture, (x, 240)), PALETTE[0], strict=True))
         for x in (120, 200, 400, 500)

@@ -59,7 +59,13 @@ def settle_contract(args: DataArguments, dataset: Any, processor: Any, purpose: 
     Raises:
         ValueError: when fields stay unknown; the message shows the file to write.
     """
-    from training_st4vla.data.contracts import build_contract, contract_template, declare, read_declaration
+    from training_st4vla.data.contracts import (
+        build_contract,
+        contract_template,
+        declare,
+        read_declaration,
+        shipped_declaration,
+    )
     from training_st4vla.errors import UserError
 
     declared = read_declaration(Path(args.contract)) if args.contract else {}
@@ -75,14 +81,6 @@ def settle_contract(args: DataArguments, dataset: Any, processor: Any, purpose: 
             f"{contract_template(contract)}"
         )
     processor.action_contracts[key] = contract.to_dict()
-
-
-def shipped_declaration(dataset: Any) -> dict[str, Any]:
-    """What the dataset's author declared in `meta/action_contract.json`, if there is such a file."""
-    from training_st4vla.data.contracts import read_declaration
-
-    path = Path(dataset.info.root) / "meta" / "action_contract.json"
-    return read_declaration(path) if path.is_file() else {}
 
 
 def show_dataset(dataset: Any, processor: Any) -> None:
@@ -107,4 +105,4 @@ def show_dataset(dataset: Any, processor: Any) -> None:
     say(f"task     {'; '.join(facts['instructions'])}")
 
 
-__all__ = ["DataArguments", "open_action_dataset", "settle_contract", "shipped_declaration", "show_dataset"]
+__all__ = ["DataArguments", "open_action_dataset", "settle_contract", "show_dataset"]

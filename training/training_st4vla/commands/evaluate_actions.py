@@ -55,8 +55,8 @@ def evaluate_actions(args: EvaluateActionsArguments) -> Any:
     dataset = open_action_dataset(args, model, processor)
     if dataset.dataset_key not in processor.action_contracts:
         raise UserError(
-            f"--dataset-key: the model has contracts for {sorted(processor.action_contracts) or 'no dataset'}, none for "
-            f"{dataset.dataset_key!r}. Name the one whose units this dataset uses."
+            f"--dataset-key: the model has contracts for {sorted(processor.action_contracts) or 'no dataset'}, none "
+            f"for {dataset.dataset_key!r}. Name the one whose units this dataset uses."
         )
     settle_contract(args, dataset, processor, "evaluation")
     show_dataset(dataset, processor)

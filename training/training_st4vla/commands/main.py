@@ -80,8 +80,8 @@ def _usage() -> str:
         "usage: st4vla COMMAND [flags]\n\n"
         "Spatially guided vision-language-action models: know where before you move.\n\n"
         f"{rows}\n\n"
-        "`st4vla COMMAND --help` lists the flags of a command with defaults and units. Flags can stand in a YAML file\n"
-        "given with --config FILE; --debug shows the traceback of an error.\n"
+        "`st4vla COMMAND --help` lists the flags of a command with defaults and units. Flags can stand in a YAML\n"
+        "file given with --config FILE; --debug shows the traceback of an error.\n"
     )
 
 

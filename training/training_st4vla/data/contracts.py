@@ -48,6 +48,12 @@ def read_declaration(path: Path) -> dict[str, Any]:
     return declared
 
 
+def shipped_declaration(dataset: LeRobotActionDataset) -> dict[str, Any]:
+    """What the dataset's author declared in `meta/action_contract.json`, if there is such a file."""
+    path = Path(dataset.info.root) / "meta" / "action_contract.json"
+    return read_declaration(path) if path.is_file() else {}
+
+
 def build_contract(dataset: LeRobotActionDataset, declared: dict[str, Any] | None = None) -> ActionContract:
     """
     The contract of `dataset`: statistics and two-valued dimensions from its numbers, rate and cameras from its
@@ -160,4 +166,5 @@ __all__ = [
     "detect_representation",
     "find_levels",
     "read_declaration",
+    "shipped_declaration",
 ]

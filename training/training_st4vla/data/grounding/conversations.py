@@ -1,19 +1,33 @@
-"""Conversation files of LLaVA, Qwen-VL and their kin: coordinates are read out of the answers, the rest stays words."""
+"""Conversation files of LLaVA, Qwen-VL and their kin: coordinates are read out of the answers, the rest stays words.
+
+Rows are `{"image" or "images", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}`; `messages` with
+`role` and `content` are read as well, and conversations stored as one dict of lists. Each question with its answer is a
+sample of its own; earlier turns are not repeated. The question is asked as it is written. An answer with coordinates
+becomes a box, point or trace sample; one without stays words (kind `text`).
+
+The dialect must be declared. With `qwen2_5_vl` the space must be, too: `pixel` (original image), `resized` (what the
+model sees, by `smart_resize`), or another of `COORDINATE_SPACES`; the other dialects have one space.
+"""
 
 import itertools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from processing_st4vla import GroundingResult
 from processing_st4vla.spatial import DIALECTS, RejectReason, smart_resize
 from training_st4vla.data.errors import DataError, explain
 from training_st4vla.data.grounding.images import image_reference
-from training_st4vla.data.grounding.layouts import Provenance
+from training_st4vla.data.grounding.layouts import Layout, ReadOptions, row_size
 from training_st4vla.data.grounding.rows import Row
-from training_st4vla.data.grounding_schema import COORDINATE_SPACES, GroundingSample, PlainAnswer, SampleKind, Size
+from training_st4vla.data.grounding.schema import (
+    COORDINATE_SPACES,
+    GroundingSample,
+    PlainAnswer,
+    SampleKind,
+    Size,
+    UndeclaredSpaceError,
+)
 
 TEXT_DIALECT = "text"
 """The dialect of answers that are words only: general visual question answering."""
@@ -25,94 +39,73 @@ _PLACEHOLDERS = re.compile(r"<image>\s*|<\|vision_start\|>(?:<\|image_pad\|>)+<\
 _HUMAN, _MODEL = frozenset({"human", "user"}), frozenset({"gpt", "assistant", "model"})
 
 
-@dataclass(frozen=True)
-class ConversationLayout:
-    """Rows `{"image" or "images", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}`.
+def _sample(row: Row, number: int, where: str, options: ReadOptions) -> GroundingSample:
+    dialect = check_dialect(options.dialect, options.coordinate_space)
+    question, text = turns(row)[number]
+    image = image_reference(_only_image(row, where), options.image_roots, where)
+    size = row_size(row) or image.size()
+    result = None if dialect == TEXT_DIALECT else _read(text, dialect, size, options)
+    kind: SampleKind = "text" if result is None else _kind(result)
+    return GroundingSample(
+        image,
+        size,
+        question,
+        kind,
+        PlainAnswer(text.strip()) if result is None else result,
+        None if result is None else _own_space(dialect) or options.coordinate_space,
+        **options.provenance(row),
+        question="verbatim",
+        where=f"{where}, turn {number}",
+    )
 
-    `messages` with `role` and `content` are read as well, and conversations stored as one dict of lists. Each question
-    with its answer is a sample of its own; earlier turns are not repeated. A row with several images is left out.
 
-    An answer with coordinates becomes a box, point or trace sample; one without stays words (`kind` `text`). The
-    question is asked as it is written.
+def _read(text: str, dialect: str, size: Size, options: ReadOptions) -> GroundingResult | None:
+    """The coordinates of an answer; None when it has none."""
+    model_size = _model_size(size, options)
+    result = GroundingResult.from_text(
+        text, dialect, image_size=size, model_size=model_size, kind=options.answer_kind
+    )
+    has_coordinates = not result.is_empty or any(entry.coordinates for entry in result.rejected)
+    says_none = result.is_empty and not result.rejected
+    return result if has_coordinates or says_none or _looks_broken(result) else None
+
+
+def _model_size(size: Size, options: ReadOptions) -> Size:
+    if options.coordinate_space == RESIZED:
+        return smart_resize(size, min_pixels=options.min_pixels, max_pixels=options.max_pixels)
+    # The grammar of qwen2_5_vl in a relative space: "pixels" of an image that is as wide as the space.
+    extent = COORDINATE_SPACES.get(options.coordinate_space or "pixel")
+    return size if extent is None else (int(extent), int(extent))
+
+
+def fitting_dialects(rows: Iterable[Row], size: Size) -> dict[str, float]:
+    """For each dialect, the share of answers that it reads to the end with everything inside an image.
 
     Args:
-        dialect: How the answers write coordinates, a key of `DIALECTS`, or `text` for words only.
-        coordinate_space: With `qwen2_5_vl` it must be given: `pixel` (original image), `resized` (what the model sees,
-            by `smart_resize` with the limits below), or another key of `COORDINATE_SPACES`. The other dialects have
-            one space.
-        answer_kind: `auto`, or `trace` where lists of points are paths, or `point` where they are not.
-        root: Folder of the image files.
-        min_pixels, max_pixels: Limits of `resized`, as the image processor had them when the file was written.
-        provenance: What to record as source and license.
+        rows: Some rows of a file.
+        size: `(width, height)` of an image; for dialects in pixels, of a typical one.
+
+    Returns:
+        Shares above 0, the largest first.
+    """
+    answers = [answer for row in rows for _, answer in turns(row)]
+    shares: dict[str, float] = {}
+    for name in DIALECTS:
+        results = [GroundingResult.from_text(text, name, image_size=size, model_size=size) for text in answers]
+        good = sum(not result.is_empty and not result.rejected for result in results)
+        if good:
+            shares[name] = good / len(answers)
+    return dict(sorted(shares.items(), key=lambda entry: -entry[1]))
+
+
+def check_dialect(dialect: str | None, space: str | None) -> str:
+    """Returns a declared dialect whose space is declared as well.
 
     Raises:
-        DataError: The dialect is unknown, or the space is missing or contradicts the dialect.
+        DataError: The dialect is unknown or missing, or the space contradicts it.
+        UndeclaredSpaceError: The dialect needs a space.
     """
-
-    dialect: str
-    coordinate_space: str | None = None
-    answer_kind: str = "auto"
-    root: Path | None = None
-    min_pixels: int = 56 * 56
-    max_pixels: int = 14 * 14 * 4 * 1280
-    provenance: Provenance = Provenance()
-    name: str = "conversations"
-    columns: tuple[str, ...] = ("conversations", "messages", "image_count")
-
-    def __post_init__(self) -> None:
-        _check_space(self.dialect, self.coordinate_space)
-
-    def count(self, row: Row) -> int:
-        """One sample per question with an answer."""
-        return len(_pairs_of_turns(row))
-
-    def sample(self, row: Row, number: int, where: str) -> GroundingSample:
-        """See `Layout.sample`."""
-        question, text = _pairs_of_turns(row)[number]
-        image = image_reference(_only_image(row, where), self.root, where)
-        size = _declared_size(row) or image.size()
-        result = self._parse(text, size)
-        kind, answer = (_kind(result), result) if result is not None else ("text", PlainAnswer(text.strip()))
-        return GroundingSample(
-            image=image,
-            image_size=size,
-            instruction=question,
-            kind=kind,
-            answer=answer,
-            coordinate_space=self.coordinate_space if kind != "text" else None,
-            source=str(row.get("source") or self.provenance.source),
-            license=self.provenance.license,
-            verbatim=True,
-            where=f"{where}, turn {number}",
-        )
-
-    def _parse(self, text: str, size: Size) -> GroundingResult | None:
-        """The coordinates of an answer; None when it has none."""
-        if self.dialect == TEXT_DIALECT:
-            return None
-        result = GroundingResult.from_text(
-            text,
-            self.dialect,
-            image_size=size,
-            model_size=self._model_size(size),
-            kind=self.answer_kind,  # pyright: ignore[reportArgumentType]
-        )
-        has_coordinates = not result.is_empty or any(entry.coordinates for entry in result.rejected)
-        says_none = result.is_empty and not result.rejected
-        return result if has_coordinates or says_none or _looks_broken(result) else None
-
-    def _model_size(self, size: Size) -> Size:
-        if self.coordinate_space == RESIZED:
-            return smart_resize(size, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
-        # The grammar of qwen2_5_vl in a relative space: "pixels" of an image that is as wide as the space.
-        extent = COORDINATE_SPACES.get(self.coordinate_space or "pixel")
-        return size if extent is None else (int(extent), int(extent))
-
-
-def _check_space(dialect: str, space: str | None) -> None:
-    if dialect == TEXT_DIALECT:
-        expected = "no coordinate space" if space is not None else None
-    elif dialect not in DIALECTS:
+    if dialect is None or (dialect != TEXT_DIALECT and dialect not in DIALECTS):
         raise DataError(
             explain(
                 "How the answers write coordinates is not declared",
@@ -122,14 +115,17 @@ def _check_space(dialect: str, space: str | None) -> None:
                 remedy="Look at an answer of the file. It is never guessed.",
             )
         )
+    if dialect == TEXT_DIALECT:
+        expected, allowed = "no coordinate space", (None,)
     elif dialect == "qwen2_5_vl":
-        spaces = (*COORDINATE_SPACES, RESIZED)
-        expected = f"one of {', '.join(spaces)}" if space not in spaces else None
+        allowed = (*COORDINATE_SPACES, RESIZED)
+        expected = f"one of {', '.join(allowed)}"
     else:
-        own = next((name for name, extent in COORDINATE_SPACES.items() if extent == DIALECTS[dialect].extent), None)
-        expected = f"{own or 'none'}, the space of {dialect}" if space not in (None, own) else None
-    if expected is not None:
-        raise DataError(
+        own = _own_space(dialect)
+        expected, allowed = f"{own or 'none'}, the space of {dialect}", (None, own)
+    if space not in allowed:
+        kind = UndeclaredSpaceError if space is None else DataError
+        raise kind(
             explain(
                 "The coordinate space is missing or does not fit the dialect",
                 where=f"--coordinate-space with --dialect {dialect}",
@@ -138,6 +134,14 @@ def _check_space(dialect: str, space: str | None) -> None:
                 remedy="Coordinates without a declared space are refused: say what the numbers of the file are.",
             )
         )
+    return dialect
+
+
+def _own_space(dialect: str) -> str | None:
+    """The space that a relative dialect has by itself; Florence-2's bins are thousandths."""
+    return next(
+        (name for name, extent in COORDINATE_SPACES.items() if extent and extent == DIALECTS[dialect].extent), None
+    )
 
 
 def _looks_broken(result: GroundingResult) -> bool:
@@ -151,12 +155,12 @@ def _kind(result: GroundingResult) -> SampleKind:
     return "trace" if result.traces else "point"
 
 
-def _pairs_of_turns(row: Row) -> list[tuple[str, str]]:
+def turns(row: Row) -> list[tuple[str, str]]:
     """Question and answer of every turn, without image placeholders."""
-    turns = [_turn(turn) for turn in _turns(row)]
+    spoken = [_turn(turn) for turn in _turns(row)]
     return [
         (_PLACEHOLDERS.sub("", question).strip(), answer)
-        for (asker, question), (replier, answer) in itertools.pairwise(turns)
+        for (asker, question), (replier, answer) in itertools.pairwise(spoken)
         if asker in _HUMAN and replier in _MODEL
     ]
 
@@ -194,11 +198,12 @@ def _only_image(row: Row, where: str) -> Any:
     return images
 
 
-def _declared_size(row: Row) -> Size | None:
-    for width, height in (("image_width", "image_height"), ("width", "height")):
-        if isinstance(row.get(width), int) and isinstance(row.get(height), int):
-            return row[width], row[height]
-    return None
+CONVERSATIONS = Layout(
+    "conversations",
+    lambda row: row.get("conversations") is not None or row.get("messages") is not None,
+    _sample,
+    lambda row, options: len(turns(row)),
+    ("conversations", "messages"),
+)
 
-
-__all__ = ["RESIZED", "TEXT_DIALECT", "ConversationLayout"]
+__all__ = ["CONVERSATIONS", "RESIZED", "TEXT_DIALECT", "check_dialect", "fitting_dialects", "turns"]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from training_st4vla.data.episode_arrays import column_to_array
 from training_st4vla.data.errors import DataError, explain
 from training_st4vla.data.frames import FrameSource
-from training_st4vla.data.grounding_schema import ImageReference, Size
+from training_st4vla.data.grounding.schema import ImageReference, Size
 from training_st4vla.data.keys import resolve_cameras
 from training_st4vla.data.lerobot_metadata import Episode, open_dataset_info
 from training_st4vla.data.readers import open_reader
@@ -37,6 +38,11 @@ class ImageFile:
     def key(self) -> str:
         """The path."""
         return str(self.path)
+
+    @property
+    def group(self) -> str:
+        """The image itself."""
+        return self.key
 
     def size(self) -> Size:
         """`(width, height)` from the header."""
@@ -70,6 +76,11 @@ class ImageBytes:
         if not self.key:
             object.__setattr__(self, "key", self.digest())
 
+    @property
+    def group(self) -> str:
+        """The image itself."""
+        return self.key
+
     def size(self) -> Size:
         """`(width, height)` from the header."""
         return _read(io.BytesIO(self.data), self.key, load=False).size
@@ -93,6 +104,11 @@ class DecodedImage:
     def key(self) -> str:
         """Hash of the pixels."""
         return self.digest()
+
+    @property
+    def group(self) -> str:
+        """The image itself."""
+        return self.key
 
     def size(self) -> Size:
         """`(width, height)`."""
@@ -190,6 +206,11 @@ class FrameReference:
         """Dataset, camera, episode and frame."""
         return f"{self.frames.info.source}#{self.camera}#{self.episode_index}#{self.frame_index}"
 
+    @property
+    def group(self) -> str:
+        """Dataset and episode."""
+        return f"{self.frames.info.source}#{self.episode_index}"
+
     def size(self) -> Size:
         """`(width, height)`, as the dataset's description says."""
         return self.frames.image_size(self.camera)
@@ -203,16 +224,17 @@ class FrameReference:
         return self.key
 
 
-def image_reference(value: Any, root: Path | None, where: str) -> ImageReference:
+def image_reference(value: Any, roots: Sequence[Path], where: str) -> ImageReference:
     """An image as tables and JSON files hold it.
 
     Args:
-        value: A path relative to `root`, encoded bytes, a dict with `bytes` or `path` (Hugging Face), or a PIL image.
-        root: Folder of the image files; paths may not lead out of it.
+        value: A path relative to one of `roots`, encoded bytes, a dict with `bytes` or `path` (Hugging Face), or a PIL
+            image.
+        roots: Folders of the image files, searched in this order; paths may not lead out of them.
         where: Place named in errors.
 
     Raises:
-        DataError: The value is none of these, or the path leads out of `root`.
+        DataError: The value is none of these, or the path leads out of the folders.
     """
     if isinstance(value, dict):
         data, name = value.get("bytes"), value.get("path")
@@ -223,34 +245,36 @@ def image_reference(value: Any, root: Path | None, where: str) -> ImageReference
         return ImageBytes(bytes(value))
     if isinstance(value, Image.Image):
         return DecodedImage(value)
-    if isinstance(value, str | Path) and str(value):
-        return ImageFile(_inside(Path(value), root, where))
+    if isinstance(value, str | Path) and str(value) and not str(value).startswith(("http://", "https://")):
+        return ImageFile(_find(Path(value), roots, where))
     raise DataError(
         explain(
             "A row has no image",
             where=where,
             expected="a file name, encoded bytes, or a dataset key with episode_index and frame_index",
-            found=type(value).__name__ if value is not None else "none",
+            found=repr(value)[:120] if value is not None else "none",
             remedy="Rows that hold only an image URL must be downloaded first.",
         )
     )
 
 
-def _inside(path: Path, root: Path | None, where: str) -> Path:
-    folder = (root or Path.cwd()).resolve()
+def _find(path: Path, roots: Sequence[Path], where: str) -> Path:
+    """The first existing candidate below `roots`; the first candidate when none exists."""
+    folders = [root.resolve() for root in roots] or [Path.cwd().resolve()]
     # Not `resolve`: a link inside the folder may lead to a data disk, which its owner wants.
-    target = Path(*_normal_parts(folder / path))
-    if not target.is_relative_to(folder):
+    candidates = [(folder, Path(*_normal_parts(folder / path))) for folder in folders]
+    inside = [target for folder, target in candidates if target.is_relative_to(folder)]
+    if not inside:
         raise DataError(
             explain(
                 "An image path leads out of the image folder",
                 where=where,
-                expected=f"a file below {folder}",
+                expected=f"a file below {' or '.join(map(str, folders))}",
                 found=str(path),
                 remedy="Pass the folder that holds all images with --image-root.",
             )
         )
-    return target
+    return next((target for target in inside if target.is_file()), inside[0])
 
 
 def _normal_parts(path: Path) -> list[str]:

@@ -21,6 +21,10 @@ from training_st4vla.data.errors import DataError, explain
 Size = tuple[int, int]
 SampleKind = Literal["box", "point", "trace", "text"]
 KINDS: tuple[SampleKind, ...] = ("box", "point", "trace", "text")
+Question = Literal["kind", "verbatim", "spatial"]
+QUESTIONS: tuple[Question, ...] = ("kind", "verbatim", "spatial")
+"""How a sample is asked: `kind`, its instruction in the processor's question for its kind; `verbatim`, the instruction
+as it stands; `spatial`, the instruction in the processor's spatial prompt, exactly as it is used for acting."""
 
 COORDINATE_SPACES: Mapping[str, float | None] = MappingProxyType(
     {"pixel": None, "unit": 1.0, "percent": 100.0, "byte": 255.0, "per_mille": 1000.0}
@@ -39,6 +43,11 @@ class ImageReference(Protocol):
     @property
     def key(self) -> str:
         """Names the image: equal for equal images of one dataset."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """Names what the image belongs to: frames of one episode are alike, and share it."""
         ...
 
     def size(self) -> Size:
@@ -70,19 +79,32 @@ class PlainAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskAnswer:
+    """The right places of a benchmark's point question: any point on the white of a mask. For evaluation only.
+
+    Args:
+        mask: An image of the size of the question's image; white is right.
+    """
+
+    mask: ImageReference
+
+
+@dataclass(frozen=True, slots=True)
 class GroundingSample:
     """One question about one image.
 
     Args:
         image: Where the image is.
         image_size: `(width, height)` of it in pixels.
-        instruction: What to find, or the whole question (`verbatim`).
+        instruction: What to find, or the task, or the whole question; see `question`.
         kind: What the answer is: `box`, `point`, `trace`, or `text` for visual question answering.
-        answer: In pixels of the image, with everything that could not be used under `rejected`; or words.
+        answer: In pixels of the image, with everything that could not be used under `rejected`; or words; or a mask.
+            Boxes beside the points of a `point` sample are the region in which a point is right: they are no part of
+            the answer that is learnt, and evaluation scores points by them.
         coordinate_space: The space in which the source wrote it, a key of `COORDINATE_SPACES`; None for words.
         source: Where it comes from.
         license: Licence of the annotation; `"unknown"` where nobody says.
-        verbatim: Whether `instruction` is asked as it stands, instead of through the processor's question for `kind`.
+        question: How it is asked, one of `QUESTIONS`.
         role: What the answer is in its task (`pick`, `place`, `gripper`, ...), or empty.
         where: File and row, for errors.
     """
@@ -91,16 +113,21 @@ class GroundingSample:
     image_size: Size
     instruction: str
     kind: SampleKind
-    answer: GroundingResult | PlainAnswer
+    answer: GroundingResult | PlainAnswer | MaskAnswer
     coordinate_space: str | None
     source: str
     license: str = "unknown"
-    verbatim: bool = False
+    question: Question = "kind"
     role: str = ""
     where: str = ""
 
-    def problem(self) -> str | None:
-        """Why this sample cannot be used, in a few words; None when it can. The image is not read."""
+    def problem(self, *, training: bool = True) -> str | None:
+        """Why this sample cannot be used, in a few words; None when it can. The image is not read.
+
+        Args:
+            training: Whether a model is to learn the answer. A mask, or a region without a point, can be evaluated
+                only.
+        """
         for field, text in (("instruction", self.instruction), ("answer", self._words())):
             if field == "instruction" and not text.strip():
                 return "empty instruction"
@@ -109,37 +136,47 @@ class GroundingSample:
                 return f"special token {found.group()} in the {field}"
         if isinstance(self.answer, PlainAnswer):
             return None if self.answer.text.strip() else "empty answer"
-        return self._coordinate_problem(self.answer)
+        if isinstance(self.answer, MaskAnswer):
+            return "a mask instead of a point" if training else None
+        return self._coordinate_problem(self.answer, training)
 
-    def check(self) -> None:
-        """Refuses a sample that cannot be used.
+    def check(self, *, training: bool = True) -> None:
+        """Refuses a sample that cannot be used; see `problem`.
 
         Raises:
             DataError: For an empty instruction or answer, special tokens, coordinates outside the image, or malformed
                 ones. A box that reaches out of the image is accepted with its visible part.
         """
-        problem = self.problem()
+        problem = self.problem(training=training)
         if problem is not None:
+            width, height = self.image_size
             raise DataError(
                 explain(
                     "A grounding sample cannot be used",
                     where=self.where or self.source,
-                    expected=f"a question and a {self.kind} inside its image of {self.image_size[0]} x "
-                    f"{self.image_size[1]} pixels",
+                    expected=f"a question and a {self.kind} inside its image of {width} x {height} pixels",
                     found=problem,
-                    remedy="Correct or remove this row; `st4vla check` lists all such rows, and skip_invalid=True leaves "
-                    "them out.",
+                    remedy="Correct or remove this row; `st4vla check` lists all such rows, and skip_invalid=True "
+                    "leaves them out.",
                 )
             )
 
     def to_item(self) -> dict[str, Any]:
-        """What `GroundingCollator` takes: `image` (PIL, RGB), `instruction`, `kind` (`auto` for a verbatim question),
-        `answer` (pixels of that image); and `answer_kind`, `source`.
+        """What `GroundingCollator` takes: the question of `to_question`, and `answer` in pixels of the image.
 
         Raises:
             DataError: As for `check`, or when the image is missing, damaged, or has another size than declared.
         """
         self.check()
+        return {**self.to_question(), "answer": self.learnt_answer()}
+
+    def to_question(self) -> dict[str, Any]:
+        """What `predict_grounding` takes: `image` (PIL, RGB), `instruction`, `kind` (of the processor's question:
+        `auto` for a verbatim one, `spatial` for a spatial prompt), `answer_kind`, `source`.
+
+        Raises:
+            DataError: The image is missing, damaged, or has another size than declared.
+        """
         image = self.image.load()
         if image.size != self.image_size:
             raise DataError(
@@ -155,26 +192,35 @@ class GroundingSample:
         return {
             "image": image,
             "instruction": self.instruction,
-            "kind": "auto" if self.verbatim else self.kind,
-            "answer": self.answer,
+            "kind": {"kind": self.kind, "verbatim": "auto", "spatial": "spatial"}[self.question],
             "answer_kind": self.kind,
             "source": self.source,
         }
 
+    def learnt_answer(self) -> GroundingResult | PlainAnswer | MaskAnswer:
+        """The answer without what does not belong into its text: the region beside a point, rejected items."""
+        if not isinstance(self.answer, GroundingResult) or self.question == "verbatim":
+            return self.answer
+        fields = {"point": "points", "box": "boxes", "trace": "traces"}
+        kept = fields[self.kind]
+        return GroundingResult(**{kept: getattr(self.answer, kept)}, image_size=self.answer.image_size)
+
     def _words(self) -> str:
         if isinstance(self.answer, PlainAnswer):
             return self.answer.text
+        if isinstance(self.answer, MaskAnswer):
+            return ""
         items = (*self.answer.points, *self.answer.boxes, *self.answer.traces)
         return " ".join(item.label or "" for item in items)
 
-    def _coordinate_problem(self, answer: GroundingResult) -> str | None:
+    def _coordinate_problem(self, answer: GroundingResult, training: bool) -> str | None:
         bad = [entry for entry in answer.rejected if entry.reason in _FATAL]
         if bad:
             first = bad[0]
             hint = _fitting_space(first, self.coordinate_space, self.image_size)
             return f"{first.reason}: {first.item}" + (f"; it would fit coordinate_space {hint!r}" if hint else "")
         items = {"point": answer.points, "box": answer.boxes, "trace": answer.traces}
-        if not items.get(self.kind):
+        if not (items.get(self.kind) or (self.kind == "point" and answer.boxes and not training)):
             return f"no {self.kind}" if not answer.is_empty else "empty answer"
         return None
 
@@ -193,23 +239,27 @@ def coordinate_map(space: str, image_size: Size, coordinate_size: Size | None = 
     return CoordinateMap.resize(coordinate_size or image_size, image_size)
 
 
+class UndeclaredSpaceError(DataError):
+    """Coordinates come without a declared space, or with an unknown one."""
+
+
 def require_space(space: Any, where: str) -> str:
     """Returns a declared coordinate space.
 
     Raises:
-        DataError: It is missing or unknown. It is never guessed.
+        UndeclaredSpaceError: It is missing or unknown. It is never guessed.
     """
     if isinstance(space, str) and space in COORDINATE_SPACES:
         return space
     missing = space is None or space == ""
-    raise DataError(
+    raise UndeclaredSpaceError(
         explain(
             "The coordinate space is not declared" if missing else "The coordinate space is unknown",
             where=where,
             expected=f"coordinate_space, one of {', '.join(COORDINATE_SPACES)}",
             found="none" if missing else repr(space),
             remedy="Say in which space the coordinates are written: in the column `coordinate_space`, or with "
-            "--coordinate-space. `st4vla check` shows which spaces they fit.",
+            "--coordinate-space.",
         )
     )
 
@@ -326,11 +376,15 @@ def _fitting_space(entry: Rejected, declared: str | None, image_size: Size) -> s
 __all__ = [
     "COORDINATE_SPACES",
     "KINDS",
+    "QUESTIONS",
     "GroundingSample",
     "ImageReference",
+    "MaskAnswer",
     "PlainAnswer",
+    "Question",
     "SampleKind",
     "Size",
+    "UndeclaredSpaceError",
     "coordinate_map",
     "pixel_answer",
     "require_space",

@@ -1,0 +1,51 @@
+"""A trainer whose noise follows from the sample alone, and a record of its gradients: for comparisons of runs."""
+
+import hashlib
+from typing import Any
+
+import torch
+from transformers.trainer_callback import TrainerCallback
+
+from training_st4vla.action_trainer import SpatialActionTrainer
+
+
+class InjectedNoiseTrainer(SpatialActionTrainer):
+    """Noise and timestep of a sample follow from a hash of its actions and pictures, whatever batch it is in."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        config = self.accelerator.unwrap_model(model).config
+        noise, timestep = [], []
+        for actions, views in zip(inputs["actions"], inputs["vision_pixel_values"], strict=True):
+            content = actions.numpy().tobytes() + views[:, :, ::8, ::8].contiguous().numpy().tobytes()
+            generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(content).digest()[:6], "little"))
+            noise.append(torch.randn(config.num_noise_samples, *actions.shape, generator=generator))
+            timestep.append(torch.randint(0, 100, (config.num_noise_samples,), generator=generator))
+        inputs = {**inputs, "noise": torch.stack(noise), "timestep": torch.stack(timestep)}
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+class GradientRecorder(TrainerCallback):
+    """Keeps the gradients that each optimiser step sees, before clipping changes them in place."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        module = getattr(model, "module", model)
+        gradients = {name: p.grad.detach().clone() for name, p in module.named_parameters() if p.grad is not None}
+        self.steps.append(gradients)
+
+
+def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Largest difference over all parameters, relative to each parameter's largest gradient (at least 1e-3)."""
+    if found.keys() != expected.keys():
+        raise AssertionError(f"other parameters: {sorted(found.keys() ^ expected.keys())}")
+    return max(
+        float((found[name] - expected[name]).abs().max() / expected[name].abs().max().clamp(min=1e-3))
+        for name in expected
+    )
+
+
+def losses(trainer: Any, name: str = "loss") -> list[float]:
+    """The logged losses of a trainer, one per step when it logged every step."""
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
