@@ -42,6 +42,7 @@ SMALL_FIELDS = {
     "query_num_heads": 4,
     "action_expert": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "condition_dropout": 0.1},
     "num_noise_samples": 2,
+    "initializer_range": 0.02,
 }
 
 
@@ -130,6 +131,7 @@ def build_model(_small_processor: Any) -> Callable[..., Any]:
     import torch
 
     from modeling_st4vla import ST4VLAConfig, ST4VLAForActionPrediction
+    from modeling_st4vla.configuration_st4vla import DEFAULT_SCHEDULER
     from training_st4vla.presets.tiny import build_tiny_config
 
     def build(seed: int = 0, **fields: Any) -> ST4VLAForActionPrediction:
@@ -139,7 +141,7 @@ def build_model(_small_processor: Any) -> Callable[..., Any]:
         values["vlm_config"]["text_config"] |= {**SMALL_TEXT, "rope_parameters": rope, "layer_types": None}
         values["vlm_config"]["vision_config"] |= SMALL_VISION
         values["vision_encoder_config"] = {"model_type": "dinov2", **SMALL_ENCODER}
-        model = ST4VLAForActionPrediction(ST4VLAConfig(**{**values, **SMALL_FIELDS, **fields}))
+        model = ST4VLAForActionPrediction(ST4VLAConfig(**{**values, "scheduler": DEFAULT_SCHEDULER, **SMALL_FIELDS, **fields}))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

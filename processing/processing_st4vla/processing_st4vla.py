@@ -104,8 +104,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         samples = self._load_views(images, len(texts))
         self._check_view_count(samples, dataset_key)
         resized = [[resize(view, self.image_size) for view in views] for views in samples]
-        template = resolve_spatial_prompt(self.spatial_prompt)
-        prompts = [template.replace("{instruction}", self._clean_instruction(instruction)) for instruction in texts]
+        prompts = [self._question("spatial", instruction) for instruction in texts]
 
         inputs = self._encode_prompts(resized, prompts, **kwargs)
         inputs["vision_pixel_values"], inputs["view_mask"] = stack_views(resized)
@@ -168,7 +167,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
 
         Args:
             images, text: as in `__call__`; one view per text is usual.
-            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): `auto`, `point`, `box` or `trace`.
+            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): `auto`, `point`, `box` or `trace`; or
+                `spatial`: the text is a task, asked in the spatial prompt exactly as it is used for acting.
             image_size (*optional*): (height, width); the processor's own by default; `None` keeps the native size,
                 fitted by the image processor's `smart_resize`.
             answers (`list[GroundingResult]`, *optional*): one per text, in pixels of the sample's first image: adds
@@ -185,10 +185,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         else:
             sized = samples
         kinds = [kind] * len(texts) if isinstance(kind, str) else kind
-        prompts = [
-            resolve_grounding_question(name).replace("{instruction}", self._refuse_special_tokens(words))
-            for name, words in zip(kinds, texts, strict=True)
-        ]
+        prompts = [self._question(name, words) for name, words in zip(kinds, texts, strict=True)]
         inputs = self._encode_prompts(sized, prompts, **kwargs)
         inputs["image_sizes"] = _image_sizes(samples)
         if answers is not None:
@@ -196,7 +193,11 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         return inputs
 
     def post_process_grounding(
-        self, generated_ids: torch.Tensor, inputs: BatchFeature | dict[str, Any], dialect: str | None = None
+        self,
+        generated_ids: torch.Tensor,
+        inputs: BatchFeature | dict[str, Any],
+        dialect: str | None = None,
+        kind: str | list[str] = "auto",
     ) -> list[GroundingResult]:
         """
         Generated text to points, boxes and traces in pixels of each sample's first original image.
@@ -205,14 +206,21 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             generated_ids (`torch.LongTensor` of shape `(batch, prompt + new)`): of `generate` or `plan`.
             inputs: what the processor made for that call (`input_ids`, `image_sizes`, `image_grid_thw`).
             dialect (`str`, *optional*): defaults to the processor's `grounding_dialect`.
+            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): what was asked for, as in
+                [`GroundingResult.from_text`]: `trace` joins a list of points to one path.
         """
         new_ids = generated_ids[:, inputs["input_ids"].shape[1] :]
         texts = self.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+        kinds = [kind] * len(texts) if isinstance(kind, str) else kind
         return [
             GroundingResult.from_text(
-                answer, dialect=dialect or self.grounding_dialect, image_size=size, model_size=model_size
+                answer,
+                dialect=dialect or self.grounding_dialect,
+                image_size=size,
+                model_size=model_size,
+                kind=asked,  # pyright: ignore[reportArgumentType]
             )
-            for answer, (size, model_size) in zip(texts, self._first_image_sizes(inputs), strict=True)
+            for answer, (size, model_size), asked in zip(texts, self._first_image_sizes(inputs), kinds, strict=True)
         ]
 
     def _first_image_sizes(
@@ -268,6 +276,11 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         return super().__call__(
             images=flat, text=turns, padding=True, padding_side="left", return_tensors="pt", **kwargs
         )
+
+    def _question(self, kind: str, words: str) -> str:
+        if kind == "spatial":
+            return resolve_spatial_prompt(self.spatial_prompt).replace("{instruction}", self._clean_instruction(words))
+        return resolve_grounding_question(kind).replace("{instruction}", self._refuse_special_tokens(words))
 
     def _clean_instruction(self, instruction: str) -> str:
         instruction = self._refuse_special_tokens(instruction)

@@ -11,7 +11,7 @@ import pytest
 
 from training_st4vla.data.annotations import IMAGE_LAG_FRAMES, EpisodeAnnotations
 from training_st4vla.data.errors import DataError, UntrustedPickleError
-from training_st4vla.data.grounding_rows import (
+from training_st4vla.data.grounding.demonstrations import (
     GroundingRowOptions,
     grounding_rows,
     on_screen_part,
@@ -190,6 +190,8 @@ def test_rows_of_a_known_episode(annotated: Callable[..., Path]) -> None:
     at_frame_6 = {row["role"]: row for row in rows if row["frame_index"] == 6}
     assert at_frame_6["pick"]["boxes"] == [[10.0, 20.0, 20.0, 40.0]]
     assert at_frame_6["place"]["boxes"] == [[0.0, 0.0, 64.0, 64.0]]
+    assert at_frame_6["task"]["boxes"] == [[10.0, 20.0, 20.0, 40.0], [0.0, 0.0, 64.0, 64.0]]
+    assert (at_frame_6["task"]["question"], at_frame_6["task"]["instruction"]) == ("spatial", "push the red block")
     # Frame 6 shows the gripper of row 5, at x = 10; the stretch ends with row 9, shown at x = 16.
     # That is too short a path; from frame 3 on it is long enough.
     assert "gripper" not in at_frame_6
@@ -218,9 +220,9 @@ def test_rows_of_a_known_episode(annotated: Callable[..., Path]) -> None:
 def test_small_and_hidden_objects_give_no_row(annotated: Callable[..., Path]) -> None:
     root = annotated()
     hidden = list(grounding_rows(root, "front", options=GroundingRowOptions(max_occlusion=0.4)))
-    assert {row["role"] for row in hidden} == {"place", "gripper"}
+    assert {row["role"] for row in hidden} == {"place", "task", "gripper"}
     small = list(grounding_rows(root, "front", options=GroundingRowOptions(min_box_side=15)))
-    assert {row["role"] for row in small} == {"place", "gripper"}
+    assert {row["role"] for row in small} == {"place", "task", "gripper"}
 
 
 def test_malicious_annotation_column(annotated: Callable[..., Path], tmp_path: Path) -> None:
@@ -304,7 +306,7 @@ def smooth_speed(track: np.ndarray) -> np.ndarray:
 
 def test_recorded_rows(real_dataset: Path) -> None:
     rows = list(grounding_rows(real_dataset, "base_view", options=GroundingRowOptions(stride=20)))
-    assert {row["role"] for row in rows} == {"pick", "place", "gripper"}
+    assert {row["role"] for row in rows} == {"pick", "place", "task", "gripper"}
     for row in rows:
         points = np.array([point for trace in row["traces"] for point in trace] or np.reshape(row["boxes"], (-1, 2)))
         assert (points >= 0).all()

@@ -68,7 +68,7 @@ def test_a_trace_runs_from_pale_to_full_colour_with_an_arrow() -> None:
     ]
     assert distances == sorted(distances, reverse=True)
     assert distances[0] > 100 > 40 > distances[-1]
-    columns = [np.asarray(picture)[:, x] for x in (524, 532, 400)]
+    columns = [np.asarray(picture)[:, x] for x in (531, 536, 400)]
     widths = [int((np.abs(column.astype(int) - GREY).max(axis=-1) > 40).sum()) for column in columns]
     assert widths[0] > widths[1] > 0  # the head narrows towards the tip
     assert widths[0] > widths[2]

@@ -1,5 +1,7 @@
 """The Gymnasium environment and its controller."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -24,9 +26,10 @@ def test_observations_fit_the_space_and_what_lerobot_reads():
     assert env.observation_space.contains(observation)
     assert env._max_episode_steps == TASKS["pick_place"].max_steps
     assert env.task_description == info["instruction"] != ""
-    assert info["is_success"] is False
+    assert info["is_success"] is info["found_target"] is False
+    assert (info["task"], info["split"], info["seed"]) == ("pick_place", "in_distribution", 1000)
     assert env.render().shape == (64, 128, 3)
-    assert env.metadata["render_fps"] == ACTION_CONTRACT["control_rate_hz"] == 10
+    assert env.metadata["render_fps"] == ACTION_CONTRACT["control_hz"] == 10
     for contract, size in ((ACTION_CONTRACT, 7), (STATE_CONTRACT, 8)):
         assert len(contract["names"]) == len(contract["units"]) == contract["dimension"] == size
     for camera in CAMERAS:
@@ -92,20 +95,73 @@ def test_missing_graphics_name_the_package(monkeypatch):
         rendering._make_gl_context(64)
 
 
+def test_ground_truth_follows_the_episode():
+    env = make_env("pick_place", "easy", image_size=96)
+    env.reset(seed=1000)
+    expert, seen, info = env.expert(), [], {"is_success": False}
+    while not info["is_success"]:
+        before = env.simulation.controller.state()
+        labels = env.ground_truth("front", trace=True)
+        np.testing.assert_array_equal(env.simulation.controller.state(), before)  # looking ahead moves nothing
+        x1, y1, x2, y2 = labels.target_box
+        assert x1 <= labels.target[0] <= x2
+        assert y1 <= labels.target[1] <= y2
+        sim = env.simulation
+        np.testing.assert_allclose(labels.trace[0], tool_point(sim.model, sim.data, "front", 96), atol=1e-9)
+        seen.append(labels)
+        *_, info = env.step(expert.act())
+    assert info["found_target"]
+    x1, y1, x2, y2 = seen[0].destination_box
+    for labels in seen[:-1]:  # every look ahead ends above the plate
+        assert x1 - 6 <= labels.trace[-1][0] <= x2 + 6
+        assert y1 - 24 <= labels.trace[-1][1] <= y2 + 6
+    assert env.ground_truth("wrist").goal is None
+    env.close()
+
+
+def test_found_target_is_about_the_first_object_approached():
+    env = make_env("pick_place", "easy", pixels=False)
+    for seed in range(1000, 1004):
+        env.reset(seed=seed)
+        others = [
+            i.name for i in env.episode.scene.items if i.kind == "object" and i.name != env.episode.goals[0].target
+        ]
+        wrong = (replace(env.episode.goals[0], target=others[0]),)
+        assert not run_episode(env, env.expert(wrong).act)
+        assert env.simulation.approached == others[0]
+        assert not env.simulation.found_target
+
+
 def _make():
     return make_env("pick_place", image_size=32)
 
 
-def test_async_vector_environment():
-    envs = gym.vector.AsyncVectorEnv([_make] * 2, context="forkserver")
+@pytest.mark.parametrize("use_async_envs", [False, True])
+def test_vector_environments_of_the_plugin(use_async_envs):
+    from lerobot.envs.configs import EnvConfig
+
+    config = EnvConfig.get_choice_class("tabletop")(task="pick_place", image_size=32)
+    envs = config.create_envs(2, use_async_envs)["in_distribution"][0]
     try:
         observation, info = envs.reset(seed=[1000, 1001])
         assert observation["pixels"]["wrist"].shape == (2, 32, 32, 3)
         assert info["instruction"][0] != info["instruction"][1]
-        alone = make_env("pick_place", image_size=32).reset(seed=1001)[0]
-        np.testing.assert_array_equal(observation["agent_pos"][1], alone["agent_pos"])
-        np.testing.assert_array_equal(observation["pixels"]["front"][1], alone["pixels"]["front"])
-        envs.step(np.zeros((2, 7), np.float32))
+        assert list(envs.call("task_description")) == list(info["instruction"])
+        alone = make_env("pick_place", image_size=32)
+        expected, _ = alone.reset(seed=1001)
+        np.testing.assert_array_equal(observation["agent_pos"][1], expected["agent_pos"])
+        np.testing.assert_array_equal(observation["pixels"]["front"][1], expected["pixels"]["front"])
+        assert envs.call("ground_truth", "front")[1].target_box == alone.ground_truth("front").target_box
+        *_, info = envs.step(np.zeros((2, 7), np.float32))
+        assert not info["is_success"].any()
+    finally:
+        envs.close()
+
+
+def test_asynchronous_environments_may_fork_or_spawn():
+    envs = gym.vector.AsyncVectorEnv([_make], context="spawn")
+    try:
+        assert envs.reset(seed=[1000])[0]["agent_pos"].shape == (1, 8)
     finally:
         envs.close()
 

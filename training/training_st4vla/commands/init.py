@@ -61,12 +61,11 @@ def run(args: InitArguments) -> int:
 def _from_preset(args: InitArguments) -> tuple[Any, Any, dict[str, Any]]:
     if args.preset != "tiny":
         raise UserError(f"--preset: expected 'tiny', found {args.preset!r}.")
-    from modeling_st4vla import ST4VLAForActionPrediction
-    from training_st4vla.presets.tiny import build_tiny_config, build_tiny_processor
+    from training_st4vla.presets.tiny import build_tiny_config, build_tiny_model, build_tiny_processor
 
     processor = build_tiny_processor()
     config = build_tiny_config(processor, args.action_dim, args.chunk_size, args.state_dim)
-    return ST4VLAForActionPrediction(config), processor, {"license": "apache-2.0"}
+    return build_tiny_model(config), processor, {"license": "apache-2.0"}
 
 
 def _from_base(args: InitArguments, vlm: str, dtype: Any) -> tuple[Any, Any, dict[str, Any]]:

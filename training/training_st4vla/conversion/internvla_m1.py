@@ -173,8 +173,11 @@ def _fill(config: ST4VLAConfig, weights: dict[str, torch.Tensor], dtype: torch.d
             f"{surplus[:5]}, mis-shaped {misshaped[:5]}. Check --base-vlm and RUN/config.json. Nothing was written."
         )
     weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    model = ST4VLAForActionPrediction.from_pretrained(  # pyright: ignore[reportArgumentType]
-        None, config=config, state_dict=weights, dtype=dtype
+    model = ST4VLAForActionPrediction.from_pretrained(
+        None,  # pyright: ignore[reportArgumentType]  # transformers' way to load from a state dict
+        config=config,
+        state_dict=weights,
+        dtype=dtype,
     )
     return model.eval()
 

@@ -12,6 +12,7 @@ from training_st4vla.data.action_dataset import LeRobotActionDataset
 from training_st4vla.data.statistics import compute_statistics
 from training_st4vla.errors import UserError
 
+DECLARATION_FILE = "meta/action_contract.json"
 # What a --contract file may declare; everything else of a contract follows from the data.
 DECLARED_FIELDS = (
     "action_units",
@@ -49,9 +50,19 @@ def read_declaration(path: Path) -> dict[str, Any]:
 
 
 def shipped_declaration(dataset: LeRobotActionDataset) -> dict[str, Any]:
-    """What the dataset's author declared in `meta/action_contract.json`, if there is such a file."""
-    path = Path(dataset.info.root) / "meta" / "action_contract.json"
-    return read_declaration(path) if path.is_file() else {}
+    """What the dataset's author declared in `DECLARATION_FILE`, if there is such a file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    info = dataset.info
+    if info.root is not None:
+        path = info.root / DECLARATION_FILE
+        return read_declaration(path) if path.is_file() else {}
+    try:
+        fetched = hf_hub_download(str(info.repo_id), DECLARATION_FILE, repo_type="dataset", revision=info.revision)
+    except EntryNotFoundError:
+        return {}
+    return read_declaration(Path(fetched))
 
 
 def build_contract(dataset: LeRobotActionDataset, declared: dict[str, Any] | None = None) -> ActionContract:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,18 @@ ACTION_CONTRACT: dict[str, Any] = {
     "units": ["m", "m", "m", "rad", "rad", "rad", "1"],
     "dimension": 7,
     "representation": "delta",
-    "frame": "robot base: x away from the robot, y right in the front image, z up",
-    "rotation": "axis-angle, applied on the left: R_new = exp(rotation) @ R",
-    "relative_to": "the previous target pose of the tool point, kept within 6 cm of the measured one",
+    "frame": "base",
+    "rotation": "rotation_vector",
     "gripper_dims": [6],
-    "gripper_polarity": "1 = open, 0 = closed; absolute, threshold 0.5",
-    "control_rate_hz": CONTROL_HZ,
+    "gripper_polarity": "high_is_open",
+    "control_hz": CONTROL_HZ,
     "limits": {"translation_m": MAX_TRANSLATION, "rotation_rad": MAX_ROTATION},
+    "notes": {
+        "frame": "x away from the robot, y right in the front image, z up",
+        "rotation": "applied on the left: R_new = exp(rotation) @ R",
+        "representation": "relative to the previous target pose of the tool point, within 6 cm of the measured one",
+        "gripper": "absolute: above 0.5 opens, else closes",
+    },
 }
 """What the seven numbers of an action mean."""
 
@@ -125,6 +131,12 @@ class Controller:
         self._data.ctrl[:7] = self._joints
         self._data.ctrl[7:] = FINGER_OPEN
         mujoco.mj_forward(self._model, self._data)
+
+    def fork(self, data: MjData) -> Controller:
+        """The same controller for a copy of the simulation's state."""
+        other = copy.copy(self)
+        other._data = data
+        return other
 
     def step(self, action: np.ndarray) -> None:
         """Applies one action (see :data:`ACTION_CONTRACT`) for ``1 / CONTROL_HZ`` seconds of simulated time."""

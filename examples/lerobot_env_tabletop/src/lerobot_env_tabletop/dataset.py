@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .annotations import camera_key
-from .control import ACTION_NAMES, CONTROL_HZ, STATE_NAMES
+from .control import ACTION_CONTRACT, ACTION_NAMES, CONTROL_HZ, STATE_CONTRACT, STATE_NAMES
 from .scene import CAMERAS
 from .shards import VIDEO_OPTIONS, Settings, shard_folder
 
@@ -28,6 +29,18 @@ def features(image_size: int) -> dict[str, dict[str, Any]]:
         "action": {"dtype": "float32", "shape": (7,), "names": list(ACTION_NAMES)},
         **{camera_key(camera): dict(image) for camera in CAMERAS},
         **language_feature_info(),
+    }
+
+
+def action_declaration() -> dict[str, Any]:
+    """What ``meta/action_contract.json`` tells trainers: the meaning of the numbers that the numbers cannot show."""
+    shared = ("representation", "frame", "rotation", "gripper_dims", "gripper_polarity", "control_hz")
+    return {
+        "action_units": ACTION_CONTRACT["units"],
+        "state_units": STATE_CONTRACT["units"],
+        **{name: ACTION_CONTRACT[name] for name in shared},
+        "normalization": "q99",
+        "cameras": [camera_key(camera) for camera in CAMERAS],
     }
 
 
@@ -82,6 +95,7 @@ class _Assembly:
             stats[name] = _exact_stats(np.concatenate(pieces))
         write_stats(stats, self._folder)
         self._meta.finalize()
+        (self._folder / "meta" / "action_contract.json").write_text(json.dumps(action_declaration(), indent=2) + "\n")
 
     def _file(self, kind: str, number: int, suffix: str) -> Path:
         chunk, file = divmod(number, _FILES_PER_CHUNK)

@@ -10,6 +10,8 @@ import numpy as np
 from .control import CONTROL_HZ
 from .episodes import Episode, make_episode
 from .expert import Expert, expert_rng
+from .labels import CameraLabels, Labeler, trace_in_view
+from .projection import camera_pose
 from .rendering import Renderer
 from .scene import CAMERAS, MAX_IMAGE_SIZE
 from .simulation import Simulation
@@ -24,7 +26,11 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
 
     Observations are ``{"pixels": {"front", "wrist"}, "agent_pos"}``: ``uint8 [size, size, 3]`` images and the
     ``float32 [8]`` state of ``STATE_CONTRACT``. Actions are the ``float32 [7]`` of ``ACTION_CONTRACT``. The reward is
-    1 on the step that succeeds, which also ends the episode; ``info["is_success"]`` says so at every step.
+    1 on the step that succeeds, which also ends the episode.
+
+    ``info`` holds at every step ``is_success``, ``found_target`` (whether the first object that the gripper came down
+    to is the named one), ``progress`` (orders fulfilled), ``task``, ``split``, ``seed`` and ``instruction``.
+    :meth:`ground_truth` gives the labels of the present frame.
 
     Args:
         task: A name of ``TASKS``.
@@ -65,6 +71,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         self._with_pixels = pixels
         self._simulation: Simulation | None = None
         self._renderer: Renderer | None = None
+        self._labeler: Labeler | None = None
         self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
         spaces: dict[str, gym.Space[Any]] = {"agent_pos": gym.spaces.Box(-np.inf, np.inf, (8,), np.float32)}
         if pixels:
@@ -98,6 +105,35 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
     def expert(self, goals: tuple[Goal, ...] | None = None) -> Expert:
         """The scripted expert for the running episode; ``goals`` makes it pursue something else."""
         return Expert(self.simulation, expert_rng(self.split, self.task, self.episode.seed), goals)
+
+    def ground_truth(self, camera: str = "front", trace: bool = False) -> CameraLabels:
+        """Labels of the present frame: visible boxes, the named target and destination, free space, in pixels.
+
+        Args:
+            camera: A name of ``CAMERAS``.
+            trace: Also where the expert would move the tool point from here to the end of the current order. It is
+                simulated in a copy, which takes as long as playing it.
+        """
+        sim = self.simulation
+        if self._labeler is None:
+            self._labeler = Labeler(sim, self.renderer, np.random.default_rng(self.episode.seed))
+        self.renderer.update(sim.data, camera)
+        goals = sim.episode.goals
+        labels = self._labeler.label(camera, goals[sim.progress] if sim.progress < len(goals) else None)
+        if trace and labels.goal is not None:
+            pose = camera_pose(sim.model, sim.data, camera, self.image_size)
+            labels.trace = trace_in_view(pose, self._expected_path())
+        return labels
+
+    def _expected_path(self) -> np.ndarray:
+        """Tool points ``[n, 3]`` in metres that the expert would visit from here to the end of the current order."""
+        sim = self.simulation.fork()
+        expert = Expert(sim, expert_rng(self.split, self.task, self.episode.seed))
+        order, path = sim.progress, [sim.controller.tool_position]
+        while sim.progress == order and not sim.failed and len(path) <= TASKS[self.task].max_steps:
+            sim.step(expert.act())
+            path.append(sim.controller.tool_position)
+        return np.stack(path)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
         """Draws and starts the episode of ``seed``; without one, the next of the environment's own random stream."""
@@ -140,6 +176,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         self._close_renderer()
 
     def _close_renderer(self) -> None:
+        self._labeler = None
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -157,7 +194,10 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
     def _info(self) -> dict[str, Any]:
         return {
             "is_success": self.simulation.success,
+            "found_target": self.simulation.found_target,
             "progress": self.simulation.progress,
+            "task": self.task,
+            "split": self.split,
             "seed": self.episode.seed,
             "instruction": self.task_description,
         }

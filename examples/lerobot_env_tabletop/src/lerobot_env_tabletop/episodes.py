@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from .objects import (
     COLORS,
     CONTAINERS,
     MATERIALS,
+    SIMPLE_COLORS,
+    SIMPLE_SHAPES,
     SIZES,
     TRAIN_SHAPES,
     UNSEEN_CONTAINERS,
@@ -131,23 +133,46 @@ def _draw_places(rng: np.random.Generator, split: Split, task: Task) -> list[Ite
     ]
 
 
+def _apart(item: Item, others: list[Item]) -> bool:
+    return all(item.distance(other) > item.radius + other.radius + _CLEARANCE for other in others)
+
+
 def _lay_out(rng: np.random.Generator, items: list[Item]) -> list[Item] | None:
     """Gives every item a free place and a name, or None when they do not fit."""
     placed: list[Item] = []
     for index, item in enumerate(items):
         for _ in range(60):
-            xy = tuple(float(rng.uniform(low, high)) for low, high in WORKSPACE)
+            xy = _draw_xy(rng, WORKSPACE)
             yaw = float(rng.uniform(-np.pi, np.pi)) if item.kind == "object" else float(rng.uniform(-0.4, 0.4))
             spot = Item(
                 f"{item.kind}_{index}", item.kind, item.shape, item.color, item.size, item.material,
-                (xy[0], xy[1]), yaw, item.mentionable,
+                xy, yaw, item.mentionable,
             )  # fmt: skip
-            if all(spot.distance(other) > spot.radius + other.radius + _CLEARANCE for other in placed):
+            if _apart(spot, placed):
                 placed.append(spot)
                 break
         else:
             return None
     return placed
+
+
+def _draw_simple_scene(rng: np.random.Generator) -> Scene | None:
+    """Three large plastic blocks of different colours, nearly aligned with the gripper, and a plate on the right."""
+    wide, narrow = ((0.34, 0.58), (-0.22, 0.06)), ((0.44, 0.50), (0.15, 0.19))
+    plate = Item("container_0", "container", "plate", "white", xy=_draw_xy(rng, narrow))
+    placed: list[Item] = [plate]
+    for index, color in enumerate(rng.permutation(SIMPLE_COLORS)[:3], start=1):
+        shapes = [shape for shape in SIMPLE_SHAPES if (str(color), shape) not in UNSEEN_PAIRS]
+        item = Item(f"object_{index}", "object", _choice(rng, shapes), str(color), yaw=float(rng.uniform(-0.3, 0.3)))
+        item = replace(item, xy=_draw_xy(rng, wide))
+        if not _apart(item, placed):
+            return None
+        placed.append(item)
+    return Scene(tuple(placed), Look())
+
+
+def _draw_xy(rng: np.random.Generator, area: tuple[tuple[float, float], tuple[float, float]]) -> tuple[float, float]:
+    return float(rng.uniform(*area[0])), float(rng.uniform(*area[1]))
 
 
 def _draw_look(rng: np.random.Generator, split: Split) -> Look:
@@ -272,18 +297,19 @@ def make_episode(task: str, split: str = "in_distribution", seed: int = 1000) ->
 
 
 def _try_episode(rng: np.random.Generator, task: Task, split: Split, seed: int) -> Episode | None:
-    scene = _draw_scene(rng, split, task)
+    scene = _draw_simple_scene(rng) if split.simple else _draw_scene(rng, split, task)
     plan = _plan(rng, task, scene) if scene is not None else None
     if scene is None or plan is None:
         return None
     goals, alternatives = plan
-    fleeting = split.interference or len(goals) > 1
+    fleeting = split.interference or split.simple or len(goals) > 1
     orders = [_refer(rng, goal, scene, attributes_only=fleeting) for goal in goals]
     interference = _draw_interference(rng, goals[0], scene) if split.interference else None
     if any(order is None for order in orders) or (split.interference and interference is None):
         return None
     known = tuple(order for order in orders if order is not None)
     start = (float(rng.uniform(0.36, 0.52)), float(rng.uniform(-0.12, 0.12)), float(rng.uniform(0.16, 0.24)))
+    yaw = float(rng.uniform(-0.4, 0.4))
     return Episode(
         task=task.name,
         split=split.name,
@@ -293,7 +319,7 @@ def _try_episode(rng: np.random.Generator, task: Task, split: Split, seed: int) 
         goals=tuple(goals),
         instruction=render(known, rng, split.unseen_wording),
         alternatives=alternatives,
-        tool_start=(*start, float(rng.uniform(-0.4, 0.4))),
+        tool_start=(0.45, 0.0, 0.20, 0.0) if split.simple else (*start, yaw),
         interference=interference,
     )
 

@@ -71,11 +71,13 @@ class Expert:
         self._goals = goals if goals is not None else simulation.episode.goals
         self._follows_episode = goals is None
         self._rng = rng
-        self.index = 0
+        self.index = simulation.progress if goals is None else 0
         self.phase = "reach"
         self._speed = float(rng.uniform(0.036, 0.048))
         self._fine_speed = float(rng.uniform(0.024, 0.034))
         self._begin()
+        if self.goal is not None and not simulation.gripper_open and self._holding(self.goal):
+            self.phase, self._yaw = "lift", self._tool_yaw()  # called in when half of the work is done
 
     @property
     def goal(self) -> Goal | None:

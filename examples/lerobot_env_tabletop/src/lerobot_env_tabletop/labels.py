@@ -21,7 +21,7 @@ from .tasks import Goal, place_point
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 TRACE_POINTS = 10
-"""Longest trace, in points; evenly spaced in time."""
+"""Longest trace, in points; evenly spaced along the path as the camera sees it."""
 _MIN_PIXELS = 1 / 6000
 _FREE_MARGIN = 0.045
 
@@ -47,6 +47,7 @@ class CameraLabels:
 
     Attributes:
         camera: Name of the camera.
+        goal: What is being done, None when everything is.
         visible: All visible items, by item name.
         target: A point of the object to be moved, None when hidden.
         destination: The point it has to go to, None when hidden.
@@ -57,12 +58,26 @@ class CameraLabels:
     """
 
     camera: str
+    goal: Goal | None = None
     visible: dict[str, Visible] = field(default_factory=dict)
     target: Point | None = None
     destination: Point | None = None
     free: list[Point] = field(default_factory=list)
     free_region: Box | None = None
     trace: np.ndarray | None = None
+
+    @property
+    def target_box(self) -> Box | None:
+        """Box of the object to be moved, None when hidden."""
+        return self._box(self.goal.target) if self.goal is not None else None
+
+    @property
+    def destination_box(self) -> Box | None:
+        """Box of the (first) thing it has to go to, None when hidden."""
+        return self._box(self.goal.destinations[0]) if self.goal is not None else None
+
+    def _box(self, name: str) -> Box | None:
+        return self.visible[name].box if name in self.visible else None
 
 
 @dataclass(frozen=True)
@@ -153,7 +168,7 @@ class Labeler:
         geoms = self._renderer.segmentation()
         pose = camera_pose(self._sim.model, self._sim.data, camera, self._renderer.size)
         view = _View(self._by_geom[geoms], geoms == self._table, pose, self._items)
-        result = CameraLabels(camera, visible_items(view.labels, self._items))
+        result = CameraLabels(camera, goal, visible_items(view.labels, self._items))
         positions = self._sim.positions()
         if goal is not None:
             result.target = self._target(view, result, goal, positions)
@@ -208,6 +223,9 @@ def trace_in_view(pose: CameraPose, path: np.ndarray) -> np.ndarray | None:
         pose: The camera at the frame that is labelled.
         path: Tool points ``[m, 3]`` in metres, from that frame on; the first and the last are kept exactly.
     """
-    keep = np.unique(np.round(np.linspace(0, len(path) - 1, TRACE_POINTS)).astype(int))
-    pixels = pose.project(path[keep])
-    return pixels if bool(pose.contains(pixels).all()) else None
+    pixels = pose.project(path)
+    if len(path) < 2 or not bool(pose.contains(pixels).all()):
+        return None
+    along = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(pixels, axis=0), axis=1)))
+    targets = np.linspace(0.0, along[-1], min(TRACE_POINTS, len(path)))
+    return np.stack([np.interp(targets, along, pixels[:, axis]) for axis in (0, 1)], axis=-1)

@@ -96,6 +96,8 @@ SHAPES: dict[str, Shape] = {
 }
 TRAIN_SHAPES: tuple[str, ...] = ("cube", "cylinder", "ball", "brick", "puck")
 UNSEEN_SHAPES: tuple[str, ...] = ("cross", "pillar", "egg")
+SIMPLE_SHAPES: tuple[str, ...] = ("cube", "cylinder")
+SIMPLE_COLORS: tuple[str, ...] = ("red", "green", "blue", "yellow")
 CONTAINERS: tuple[str, ...] = ("plate", "tray", "bowl")
 UNSEEN_CONTAINERS: tuple[str, ...] = ("basket",)
 UNSEEN_PAIRS: frozenset[tuple[str, str]] = frozenset(

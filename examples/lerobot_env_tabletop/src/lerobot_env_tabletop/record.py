@@ -1,8 +1,8 @@
 """``python -m lerobot_env_tabletop.record --episodes N --output DIR``: labelled demonstrations as a LeRobot dataset.
 
-Writes into DIR a LeRobot v3.0 dataset (``meta``, ``data`` with language columns, ``videos``), the grounding dataset
-(``grounding``, parquet) and ``recording.json`` (settings, action and state contract, timing). Killed, it goes on with
-``--resume`` where it stopped.
+Writes into DIR a LeRobot v3.0 dataset (``meta`` with ``action_contract.json``, ``data`` with language columns,
+``videos``), the grounding dataset (``grounding``, parquet) and ``recording.json`` (settings, contracts, timing).
+Interrupted, the same command goes on where it stopped; finished, it does nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +28,115 @@ from .splits import SPLITS, get_split
 
 _SHARDS = ".shards"
 _REPORT = "recording.json"
+_PARTS = ("meta", "data", "videos", "grounding", _SHARDS)
 
 
 class RecordingError(RuntimeError):
     """The recording cannot start; the message says why and what to do."""
+
+
+def record(
+    output: str | os.PathLike[str],
+    episodes: int,
+    *,
+    tasks: Sequence[str] | None = None,
+    split: str = "train",
+    seed: int = 0,
+    image_size: int = 224,
+    noise: float = 1.0,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Records demonstrations, or what is still missing of them.
+
+    Args:
+        output: Folder of the dataset. An unfinished recording of the same settings there is completed, a finished one
+            is left as it is.
+        episodes: Number of demonstrations.
+        tasks: Tasks, taking turns; None takes all of the split.
+        split: Where episodes are drawn from: ``train``, or ``train_easy`` for first experiments.
+        seed: Number of the recording; each gives other episodes.
+        image_size: Width and height of the images in pixels.
+        noise: Scale of the perturbations, 0 for none.
+        workers: Processes that simulate, render and encode; None takes one per core. More than one are started with
+            ``spawn``: call this from under ``if __name__ == "__main__"``.
+        overwrite: Delete an earlier recording in the folder.
+        progress: Show a progress bar on stderr.
+
+    Returns:
+        The folder of the dataset. :func:`summary` tells how many frames it has and how long it took.
+
+    Raises:
+        RecordingError: For impossible values, or when the folder holds something else.
+    """
+    folder = Path(output).expanduser()
+    settings = _settings(folder.name, episodes, tasks, split, seed, image_size, noise)
+    if _prepare(folder, settings, overwrite):
+        _write_missing(folder, settings, workers or os.cpu_count() or 1, progress)
+    return folder
+
+
+def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Figures of a finished recording.
+
+    Returns:
+        ``episodes``, ``frames``, and of the run that finished it ``seconds``, ``workers``, ``frames_per_second``
+        (joining included), ``recording_frames_per_second`` (without the joining); empty when none has.
+    """
+    return (_read_report(Path(folder)) or {}).get("summary", {})
+
+
+def _settings(
+    dataset: str,
+    episodes: int,
+    tasks: Sequence[str] | None,
+    split: str,
+    seed: int,
+    image_size: int,
+    noise: float,
+) -> Settings:
+    try:
+        known = get_split(split).tasks
+    except ValueError as error:
+        raise RecordingError(str(error)) from error
+    chosen = tuple(tasks) if tasks else known
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise RecordingError(f"Split {split!r} has no task {', '.join(unknown)}, only: {', '.join(known)}.")
+    if episodes < 1 or seed < 0 or noise < 0 or not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 2:
+        raise RecordingError(
+            f"episodes must be at least 1, seed and noise at least 0, image_size an even number from 16 "
+            f"to {MAX_IMAGE_SIZE}; got {episodes}, {seed}, {noise}, {image_size}."
+        )
+    shard_size = max(1, min(10, episodes // 8))
+    return Settings(episodes, seed, split, chosen, image_size, noise, shard_size, dataset)
+
+
+def _prepare(output: Path, settings: Settings, overwrite: bool) -> bool:
+    """Readies the output folder; returns whether there is anything left to record."""
+    report = _read_report(output)
+    occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    if occupied and report is None:
+        raise RecordingError(
+            f"{output} holds no recording of this program; it is left alone. Choose another --output."
+        )
+    if report is not None and overwrite:
+        for part in _PARTS:
+            shutil.rmtree(output / part, ignore_errors=True)
+    elif report is not None:
+        changed = [name for name, value in settings.to_dict().items() if report["settings"].get(name) != value]
+        if changed:
+            raise RecordingError(
+                f"{output} was recorded with other settings ({', '.join(changed)}). Give the same settings to "
+                "complete it, --overwrite to replace it, or another --output."
+            )
+        if report["complete"]:
+            shutil.rmtree(output / _SHARDS, ignore_errors=True)
+            return False
+    (output / _SHARDS).mkdir(parents=True, exist_ok=True)
+    _write_report(output, settings)
+    return True
 
 
 def _read_report(output: Path) -> dict[str, Any] | None:
@@ -46,63 +154,11 @@ def _write_report(output: Path, settings: Settings, **extra: Any) -> None:
     }
     temporary = output / f"{_REPORT}.partial"
     temporary.write_text(json.dumps(report, indent=2) + "\n")
-    temporary.rename(output / _REPORT)
+    temporary.replace(output / _REPORT)
 
 
-def prepare(output: Path, settings: Settings, resume: bool = False, overwrite: bool = False) -> bool:
-    """Readies the output folder.
-
-    Args:
-        output: Folder of the dataset.
-        settings: What is to be recorded.
-        resume: Go on with an unfinished recording of the same settings.
-        overwrite: Delete an earlier recording there.
-
-    Returns:
-        Whether there is anything left to record.
-
-    Raises:
-        RecordingError: If the folder holds something that neither flag allows for.
-    """
-    report = _read_report(output)
-    if output.exists() and any(output.iterdir()) and not overwrite:
-        if report is None:
-            raise RecordingError(f"{output} is not empty and holds no recording. Choose another --output.")
-        if not resume:
-            state = "a finished" if report["complete"] else "an unfinished"
-            raise RecordingError(
-                f"{output} holds {state} recording. --resume goes on with it, --overwrite starts again."
-            )
-        if report["settings"] != settings.to_dict():
-            changed = [k for k, v in settings.to_dict().items() if report["settings"].get(k) != v]
-            raise RecordingError(
-                f"{output} was recorded with other settings ({', '.join(changed)}). Use the same, or --overwrite."
-            )
-        if report["complete"]:
-            return False
-    elif report is not None and overwrite:
-        for part in ("meta", "data", "videos", "grounding", _SHARDS):
-            shutil.rmtree(output / part, ignore_errors=True)
-    elif overwrite and output.exists() and any(output.iterdir()):
-        raise RecordingError(f"{output} holds no recording; --overwrite deletes recordings only.")
-    (output / _SHARDS).mkdir(parents=True, exist_ok=True)
-    _write_report(output, settings)
-    return True
-
-
-def record(output: Path, settings: Settings, workers: int = 1, progress: bool = True) -> dict[str, Any]:
-    """Records what is still missing and joins everything.
-
-    Args:
-        output: A folder readied by :func:`prepare`.
-        settings: What to record.
-        workers: Processes that simulate, render and encode.
-        progress: Show a progress bar on stderr.
-
-    Returns:
-        ``episodes``, ``frames``, ``seconds``, ``frames_per_second`` (of this run, joining included) and
-        ``recording_frames_per_second`` (without the joining).
-    """
+def _write_missing(output: Path, settings: Settings, workers: int, progress: bool) -> None:
+    """Records the missing shards and joins all of them."""
     from tqdm import tqdm
 
     from .dataset import assemble
@@ -112,18 +168,15 @@ def record(output: Path, settings: Settings, workers: int = 1, progress: bool = 
     started, fresh = time.monotonic(), 0
     done = settings.episodes - sum(len(settings.episode_range(shard)) for shard in missing)
     bar = tqdm(total=settings.episodes, initial=done, unit="episode", desc="recording", disable=not progress)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers, max(len(missing), 1))) as pool:
-        for shard, frames in pool.imap_unordered(partial(write_shard, shards, settings), missing):
+    with bar, _written(shards, settings, missing, workers) as finished:
+        for shard, frames in finished:
             fresh += frames
-            rate = fresh / (time.monotonic() - started)
-            bar.set_postfix_str(f"{rate:.0f} labelled two-camera frames/s")
+            bar.set_postfix_str(f"{fresh / (time.monotonic() - started):.0f} labelled two-camera frames/s")
             bar.update(len(settings.episode_range(shard)))
-    bar.close()
     recorded = time.monotonic() - started
     frames = assemble(output, shards, settings)
     seconds = time.monotonic() - started
-    summary = {
+    figures = {
         "episodes": settings.episodes,
         "frames": frames,
         "seconds": round(seconds, 1),
@@ -131,9 +184,23 @@ def record(output: Path, settings: Settings, workers: int = 1, progress: bool = 
         "recording_frames_per_second": round(fresh / max(recorded, 1e-9), 1),
         "workers": workers,
     }
-    _write_report(output, settings, complete=True, summary=summary)
+    _write_report(output, settings, complete=True, summary=figures)
     shutil.rmtree(shards)
-    return summary
+
+
+@contextmanager
+def _written(
+    shards: Path, settings: Settings, missing: list[int], workers: int
+) -> Iterator[Iterator[tuple[int, int]]]:
+    """Writes shards, in this process or in several, as they are asked for."""
+    write = partial(write_shard, shards, settings)
+    if min(workers, len(missing)) < 2:
+        yield map(write, missing)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use its parent's graphics
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
+    with context.Pool(min(workers, len(missing)), initializer=ignore) as pool:
+        yield pool.imap_unordered(write, missing)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,53 +212,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", default="all", help="task names separated by commas (all of the split)")
     parser.add_argument("--image-size", type=int, default=224, help="width and height in pixels (224)")
     parser.add_argument("--noise", type=float, default=1.0, help="scale of the perturbations, 0 for none (1.0)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one per core)")
-    parser.add_argument("--resume", action="store_true", help="go on with a recording that was interrupted")
+    parser.add_argument("--workers", type=int, help="processes (one per core)")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier recording in the folder")
     return parser
 
 
-def settings_from(arguments: argparse.Namespace) -> Settings:
-    """The settings that the flags ask for.
-
-    Raises:
-        RecordingError: For impossible values.
-    """
-    known = get_split(arguments.split).tasks
-    tasks = known if arguments.tasks == "all" else tuple(name.strip() for name in arguments.tasks.split(","))
-    unknown = [name for name in tasks if name not in known]
-    if unknown:
-        raise RecordingError(f"Split {arguments.split!r} has no task {', '.join(unknown)}, only: {', '.join(known)}.")
-    if arguments.episodes < 1 or arguments.workers < 1 or not 16 <= arguments.image_size <= MAX_IMAGE_SIZE:
-        raise RecordingError(
-            f"--episodes and --workers must be at least 1 and --image-size 16 to {MAX_IMAGE_SIZE}; got "
-            f"{arguments.episodes}, {arguments.workers}, {arguments.image_size}."
-        )
-    return Settings(
-        episodes=arguments.episodes,
-        seed=arguments.seed,
-        split=arguments.split,
-        tasks=tasks,
-        image_size=arguments.image_size,
-        noise=arguments.noise,
-        shard_size=max(1, min(10, arguments.episodes // 8)),
-        dataset=arguments.output.name,
-    )
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = vars(_parser().parse_args(argv))
+    names = arguments.pop("tasks")
+    tasks = None if names == "all" else [name.strip() for name in names.split(",")]
     try:
-        settings = settings_from(arguments)
-        if prepare(arguments.output, settings, arguments.resume, arguments.overwrite):
-            summary = record(arguments.output, settings, arguments.workers)
-        else:
-            summary = (_read_report(arguments.output) or {}).get("summary", {})
+        folder = record(tasks=tasks, **arguments)
     except RecordingError as error:
         print(f"record: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"output": str(arguments.output), **summary}))
+    except KeyboardInterrupt:
+        print("record: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    print(json.dumps({"output": str(folder), **summary(folder)}))
     return 0
 
 

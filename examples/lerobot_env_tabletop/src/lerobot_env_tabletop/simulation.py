@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from .control import Controller
@@ -15,6 +17,7 @@ _STILL_SPEED = 0.04
 _SETTLED_STEPS = 2
 _MOVED = 0.03
 _WARMUP_STEPS = 40
+_APPROACH_MARGIN = 0.02
 
 
 class Simulation:
@@ -27,6 +30,8 @@ class Simulation:
         steps: Control steps taken.
         progress: Number of orders fulfilled so far.
         failed: Whether success has become impossible (a later order done too early, a pushed object lifted).
+        gripper_open: Whether the last action opened the gripper.
+        approached: Name of the first object that the tool point came down to, None before that.
     """
 
     def __init__(self, episode: Episode) -> None:
@@ -43,8 +48,9 @@ class Simulation:
         self.steps = 0
         self.progress = 0
         self.failed = False
+        self.approached: str | None = None
         self._settled = 0
-        self._gripper_open = True
+        self.gripper_open = True
         self._interfered = False
         self._reference = self.positions()
 
@@ -55,6 +61,19 @@ class Simulation:
             return False
         positions = self.positions()
         return all(reached(goal, self.episode.scene, positions) for goal in self.episode.goals)
+
+    @property
+    def found_target(self) -> bool:
+        """Whether the first object that the tool point came down to is the one the instruction names first."""
+        return self.approached == self.episode.goals[0].target
+
+    def fork(self) -> Simulation:
+        """A copy that runs on by itself and leaves this one as it is."""
+        other = copy.copy(self)
+        other.data = copy.copy(self.data)
+        other.controller = self.controller.fork(other.data)
+        other._reference = dict(self._reference)
+        return other
 
     def positions(self) -> dict[str, np.ndarray]:
         """Where every item is now, ``[3]`` metres each (see :mod:`.tasks` for the convention)."""
@@ -76,8 +95,9 @@ class Simulation:
         """Applies one action (:data:`~.control.ACTION_CONTRACT`) and judges the result."""
         self._interfere()
         self.controller.step(action)
-        self._gripper_open = bool(action[6] > 0.5)
+        self.gripper_open = bool(action[6] > 0.5)
         self.steps += 1
+        self.approached = self.approached or self._beside_tool()
         self._judge()
 
     def _interfere(self) -> None:
@@ -97,10 +117,20 @@ class Simulation:
         self._interfered = True
         self._reference[event.item] = self.positions()[event.item]
 
+    def _beside_tool(self) -> str | None:
+        """The object that the tool point is within or beside, at the height of a grasp."""
+        tool = self.controller.tool_position
+        for item in self.episode.scene.items:
+            here = self.data.xpos[self._bodies[item.name]]
+            low = tool[2] < here[2] + item.half_height + _APPROACH_MARGIN
+            if item.kind == "object" and low and np.hypot(*(here - tool)[:2]) < item.radius + _APPROACH_MARGIN:
+                return item.name
+        return None
+
     def _carried(self) -> str | None:
         tool = self.controller.tool_position
         for item in self.episode.scene.items:
-            if item.kind == "object" and not self._gripper_open:
+            if item.kind == "object" and not self.gripper_open:
                 here = self.data.xpos[self._bodies[item.name]]
                 if np.linalg.norm(here - tool) < 0.035 and here[2] > item.half_height + 0.01:
                     return item.name
@@ -108,7 +138,7 @@ class Simulation:
 
     def _let_go(self, item: Item, here: np.ndarray) -> bool:
         away = float(np.linalg.norm(here - self.controller.tool_position))
-        return self._gripper_open and (bool(np.all(self.controller.finger_travel > 0.04)) or away > item.radius + 0.03)
+        return self.gripper_open and (bool(np.all(self.controller.finger_travel > 0.04)) or away > item.radius + 0.03)
 
     def _fulfilled(self, goal: Goal, positions: dict[str, np.ndarray]) -> bool:
         """Whether this goal is reached by the robot's doing, at rest and let go of."""

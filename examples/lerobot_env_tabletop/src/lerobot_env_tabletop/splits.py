@@ -24,6 +24,7 @@ class Split:
         unseen_look: Held-out table tops, lights with shadows, a shifted camera.
         clutter: Extra objects that no instruction mentions.
         interference: Something moves or knocks the target or its destination during the episode.
+        simple: Three clearly different blocks and a plate on one plain table: for first experiments.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Split:
     unseen_look: bool = False
     clutter: int = 0
     interference: bool = False
+    simple: bool = False
 
     @property
     def seeds(self) -> range:
@@ -50,6 +52,8 @@ SPLITS: dict[str, Split] = {
     split.name: split
     for split in (
         Split("train", tuple(TASKS), 0, "what the recorder writes; never scored"),
+        Split("train_easy", ("pick_place",), 0, "what the recorder writes for the split easy", simple=True),
+        Split("easy", ("pick_place",), 200, "three blocks of different colours and a plate", simple=True),
         Split("in_distribution", SINGLE_TASKS, 40, "new scenes of the training distribution"),
         Split("unseen_objects", SINGLE_TASKS, 40, "colour-shape pairs and shapes never trained", unseen_objects=True),
         Split("unseen_instructions", SINGLE_TASKS, 40, "wordings never trained", unseen_wording=True),

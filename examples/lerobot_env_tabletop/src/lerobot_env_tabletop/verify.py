@@ -25,6 +25,7 @@ from .env import make_env
 from .episodes import make_episode
 from .label_checks import check_frames
 from .policies import PolicyName, misread, random_policy, run_episode
+from .record import record, summary
 from .recording import demonstrate
 from .splits import EVALUATION_SPLITS, FIRST_SEED, SPLITS
 from .tasks import TASKS
@@ -130,15 +131,10 @@ def check_labels(frames: int, workers: int) -> dict[str, Any]:
 
 
 def measure_speed(episodes: int, workers: int, image_size: int = 224) -> dict[str, Any]:
-    """Records demonstrations into a temporary folder and reports the recorder's own figures."""
-    from .record import prepare, record
-    from .shards import Settings
-
-    settings = Settings(episodes, 123, "train", tuple(TASKS), image_size, 1.0, 7, "speed")
+    """Records demonstrations of all tasks into a temporary folder and reports the recorder's own figures."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "speed"
-        prepare(output, settings)
-        return {**record(output, settings, workers, progress=False), "image_size": image_size}
+        output = record(Path(folder) / "speed", episodes, image_size=image_size, workers=workers, progress=False)
+        return {**summary(output), "image_size": image_size}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 """Conversation files of LLaVA, Qwen-VL and their kin: coordinates are read out of the answers, the rest stays words.
 
-Rows are `{"image" or "images", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}`; `messages` with
-`role` and `content` are read as well, and conversations stored as one dict of lists. Each question with its answer is a
-sample of its own; earlier turns are not repeated. The question is asked as it is written. An answer with coordinates
-becomes a box, point or trace sample; one without stays words (kind `text`).
+Rows are `{"image" or "images", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}`; `messages`
+with `role` and `content` are read as well, and conversations stored as one dict of lists. Each question with its
+answer is a sample of its own; earlier turns are not repeated. The question is asked as it is written. An answer with
+coordinates becomes a box, point or trace sample; one without stays words (kind `text`).
 
 The dialect must be declared. With `qwen2_5_vl` the space must be, too: `pixel` (original image), `resized` (what the
 model sees, by `smart_resize`), or another of `COORDINATE_SPACES`; the other dialects have one space.
@@ -62,9 +62,7 @@ def _sample(row: Row, number: int, where: str, options: ReadOptions) -> Groundin
 def _read(text: str, dialect: str, size: Size, options: ReadOptions) -> GroundingResult | None:
     """The coordinates of an answer; None when it has none."""
     model_size = _model_size(size, options)
-    result = GroundingResult.from_text(
-        text, dialect, image_size=size, model_size=model_size, kind=options.answer_kind
-    )
+    result = GroundingResult.from_text(text, dialect, image_size=size, model_size=model_size, kind=options.answer_kind)
     has_coordinates = not result.is_empty or any(entry.coordinates for entry in result.rejected)
     says_none = result.is_empty and not result.rejected
     return result if has_coordinates or says_none or _looks_broken(result) else None

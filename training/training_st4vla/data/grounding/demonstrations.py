@@ -19,8 +19,12 @@ INSTRUCTIONS: Mapping[str, str] = MappingProxyType(
         "pick": "the object to pick up for the task: {task}",
         "place": "the object to place it on for the task: {task}",
         "gripper": "the path of the gripper until it next opens or closes, for the task: {task}",
+        "task": "{task}",
     }
 )
+
+
+_LABELS = {"pick": "object to pick up", "place": "place to put it", "gripper": "gripper"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class GroundingRowOptions:
         min_box_side: Smallest accepted side of a box, pixels.
         max_occlusion: Largest accepted hidden share of an object, where known.
         min_trace_length: Shortest accepted path, pixels.
-        instructions: Text per role (`pick`, `place`, `gripper`), with `{task}`.
+        instructions: Text per role (`pick`, `place`, `gripper`, `task`), with `{task}`; a role without a text gives no
+            rows.
         source: What to record as source; None: the dataset's name.
         license: What to record as licence of the data.
     """
@@ -60,8 +65,9 @@ def grounding_rows(
 ) -> Iterator[dict[str, Any]]:
     """Turn an InternData-M1 style dataset into rows of the grounding schema. No video is decoded.
 
-    Every frame gives up to three rows, told apart by `role`: the box of the object to pick up, the box of the object
-    to place it on, and the gripper's path. A box is the visible part of the object; hardly visible ones are left out.
+    Every frame gives up to four rows, told apart by `role`: the box of the object to pick up (`pick`), the box of the
+    object to place it on (`place`), both boxes as the answer to the spatial prompt that is used for acting (`task`),
+    and the gripper's path (`gripper`). A box is the visible part of the object; hardly visible ones are left out.
 
     A path starts where the gripper is in this frame's picture and ends at the next opening or closing (or at the end
     of the episode). Its points are the tool centre points of the coming frames, shifted by the picture's lag,
@@ -78,9 +84,10 @@ def grounding_rows(
 
     Yields:
         Dicts with `dataset`, `camera`, `episode_index`, `frame_index`, `index` (the image reference), `image_width`,
-        `image_height`, `instruction`, `role`, `kind` (`"box"` or `"trace"`), `points` (empty), `boxes` (list of
-        [left, top, right, bottom]), `traces` (list of lists of [x, y]), `coordinate_space` (`"pixel"`, of the recorded
-        image), `source`, `license`.
+        `image_height`, `instruction`, `question` (`"spatial"` for the role `task`, else `"kind"`), `role`, `kind`
+        (`"box"` or `"trace"`), `points` (empty), `boxes` (list of [left, top, right, bottom]), `traces` (list of lists
+        of [x, y]), `labels` (one per item), `coordinate_space` (`"pixel"`, of the recorded image), `source`,
+        `license`.
 
     Raises:
         UntrustedPickleError: An annotation holds something other than arrays and plain containers.
@@ -115,17 +122,27 @@ class _EpisodeRows:
         tasks = self._tasks()
         traces = self._traces()
         for frame in range(0, self.episode.length, self.options.stride):
-            for role, uid in (
-                ("pick", self.annotations.pick_uid(frame)),
-                ("place", self.annotations.place_uid(frame)),
-            ):
-                box = self.annotations.box_of(uid, self.name, frame)
-                if box is not None and self._is_usable(box):
-                    yield self._row(frame, tasks[frame], role, kind="box", boxes=[list(box.xyxy)])
+            boxes = {role: list(box.xyxy) for role, box in self._boxes(frame).items()}
+            answers: list[tuple[str, dict[str, Any]]] = [
+                (role, {"kind": "box", "boxes": [box], "labels": [_LABELS[role]]}) for role, box in boxes.items()
+            ]
+            if boxes:
+                labels = [_LABELS[role] for role in boxes]
+                answers.append(("task", {"kind": "box", "boxes": list(boxes.values()), "labels": labels}))
             if traces is not None and (trace := traces(frame)) is not None:
-                yield self._row(frame, tasks[frame], "gripper", kind="trace", traces=[trace.round(2).tolist()])
+                shown = trace.round(2).tolist()
+                answers.append(("gripper", {"kind": "trace", "traces": [shown], "labels": [_LABELS["gripper"]]}))
+            for role, answer in answers:
+                if role in self.options.instructions:
+                    yield self._row(frame, tasks[frame], role, answer)
 
-    def _row(self, frame: int, task: str, role: str, *, kind: str, **shapes: Any) -> dict[str, Any]:
+    def _boxes(self, frame: int) -> dict[str, AnnotatedBox]:
+        """The usable boxes of a frame, by role."""
+        uids = {"pick": self.annotations.pick_uid(frame), "place": self.annotations.place_uid(frame)}
+        boxes = {role: self.annotations.box_of(uid, self.name, frame) for role, uid in uids.items()}
+        return {role: box for role, box in boxes.items() if box is not None and self._is_usable(box)}
+
+    def _row(self, frame: int, task: str, role: str, answer: dict[str, Any]) -> dict[str, Any]:
         info = self.reader.info
         empty: dict[str, Any] = {"points": [], "boxes": [], "traces": []}
         return {
@@ -137,10 +154,10 @@ class _EpisodeRows:
             "image_width": self.width,
             "image_height": self.height,
             "instruction": self.options.instructions[role].format(task=task),
+            "question": "spatial" if role == "task" else "kind",
             "role": role,
-            "kind": kind,
             **empty,
-            **shapes,
+            **answer,
             "coordinate_space": "pixel",
             "source": self.options.source or info.source.rstrip("/\\").rpartition("/")[2],
             "license": self.options.license,

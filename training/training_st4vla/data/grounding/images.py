@@ -160,8 +160,11 @@ class LeRobotFrames:
                     remedy="The rows belong to another copy of the dataset: record or copy them together.",
                 )
             )
-        known = camera if camera in self.cameras else resolve_cameras(self.info, [camera])[0]
-        return FrameReference(self, known, episode_index, frame_index)
+        return FrameReference(self, self.camera(camera), episode_index, frame_index)
+
+    def camera(self, name: str) -> str:
+        """Full name of a camera. Raises `DataError` when there is no such one."""
+        return name if name in self.cameras else resolve_cameras(self.info, [name])[0]
 
     def frame(self, camera: str, episode_index: int, frame_index: int) -> np.ndarray:
         """The frame, uint8 `[H, W, 3]`, RGB."""
@@ -174,11 +177,6 @@ class LeRobotFrames:
         shape = self.info.features[camera].shape
         height, width = shape[1:] if shape[0] in (1, 3, 4) and shape[-1] not in (1, 3, 4) else shape[:2]
         return int(width), int(height)
-
-    def task(self, episode_index: int) -> str:
-        """The first instruction of an episode; empty if it has none."""
-        episode = self._episodes.get(episode_index)
-        return episode.tasks[0] if episode is not None and episode.tasks else ""
 
     def _timestamps(self, episode: Episode) -> np.ndarray:
         if "timestamp" not in self.info.features:

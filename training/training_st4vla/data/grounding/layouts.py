@@ -123,8 +123,9 @@ class Layout:
 
 def _grounding(row: Row, number: int, where: str, options: ReadOptions) -> GroundingSample:
     """`image` (or `dataset`, `camera`, `episode_index`, `frame_index`), `image_width`, `image_height`, `instruction`,
-    `kind`, `points` / `boxes` / `traces` (with `labels`, one per item) or `text`, `coordinate_space` (pixels may belong
-    to an image of `coordinate_width` x `coordinate_height`), and optionally `question`, `role`, `source`, `license`.
+    `kind`, `points` / `boxes` / `traces` (with `labels`, one per item) or `text`, `coordinate_space` (pixels may
+    belong to an image of `coordinate_width` x `coordinate_height`), and optionally `question`, `role`, `source`,
+    `license`.
     """
     kind = _choice(row.get("kind"), KINDS, "kind", where)
     question = _choice(row.get("question") or ("verbatim" if kind == "text" else "kind"), QUESTIONS, "question", where)
@@ -284,8 +285,9 @@ _FORMAT_INSTRUCTIONS = (" Your answer should be formatted as", "\nYour answer sh
 
 
 def _masks(row: Row, number: int, where: str, options: ReadOptions) -> GroundingSample:
-    """Where2Place as its authors publish it (`text`, `image`; masks by the question's place in the file), or as a table
-    (`question`, `image`, `mask`); RefSpatial-Bench (`prompt`, `suffix`, `image` or `rgb_path`, `mask` or `mask_path`).
+    """Where2Place as its authors publish it (`text`, `image`; masks named after the image or numbered), or as a table
+    (`question`, `image`, `mask`); RefSpatial-Bench (`prompt`, `suffix`, `image` or `rgb_path`, `mask` or
+    `mask_path`).
 
     Unless `verbatim`, the question comes without its instructions on how to write coordinates.
     """

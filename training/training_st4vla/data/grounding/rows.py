@@ -1,6 +1,7 @@
 """Rows of a grounding dataset, from JSON, JSON lines, parquet, a saved Hugging Face dataset or the Hub."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,13 @@ class RowTable:
     Args:
         rows: A list, or a `datasets.Dataset` whose images are not decoded.
         source: Path or Hub id, for errors and as the default of `source`.
-        root: Folder to which paths inside the rows are relative; None for the Hub.
+        roots: Folders to which paths inside the rows may be relative: where the file is, and the folder that was
+            given. Empty for the Hub.
     """
 
     rows: Any
     source: str
-    root: Path | None = None
+    roots: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -153,10 +155,12 @@ def _open_files(files: list[Path], root: Path, source: str) -> RowTable:
                 remedy="Give one file.",
             )
         )
+    nearest = Path(os.path.commonpath([file.parent for file in files]))
+    roots = tuple(dict.fromkeys((nearest, root)))
     if kinds == {".parquet"}:
-        return RowTable(_open_parquet(files, source), source, root)
+        return RowTable(_open_parquet(files, source), source, roots)
     rows = [row for file in files for row in _json_rows(file)]
-    return RowTable(rows, source, root)
+    return RowTable(rows, source, roots)
 
 
 def _json_rows(path: Path) -> list[Row]:
@@ -226,7 +230,7 @@ def _open_saved(folder: Path, source: str) -> RowTable:
                 remedy="Copy or write it again.",
             )
         ) from error
-    return RowTable(_undecoded(table), source, folder)
+    return RowTable(_undecoded(table), source, (folder,))
 
 
 def _hub_splits(name: str, revision: str | None) -> dict[str, Callable[[], RowTable]]:
@@ -253,7 +257,7 @@ def _open_hub(name: str, split: str, revision: str | None) -> RowTable:
     import datasets
 
     try:
-        return RowTable(_undecoded(datasets.load_dataset(name, split=split, revision=revision)), name, None)
+        return RowTable(_undecoded(datasets.load_dataset(name, split=split, revision=revision)), name)
     except Exception as error:
         raise _unreachable(name, error) from error
 

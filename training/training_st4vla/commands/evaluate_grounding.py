@@ -1,0 +1,255 @@
+"""`st4vla evaluate-grounding`: points, boxes and traces against the truth, in scores that can be compared."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.console import emit, say, write_atomic, write_json
+from training_st4vla.commands.main import Command
+from training_st4vla.errors import UserError, require_extra
+
+MODEL, SHUFFLED, PRIOR = "model", "shuffled words", "prior"
+
+
+@dataclass
+class EvaluateGroundingArguments:
+    """Flags of `st4vla evaluate-grounding`."""
+
+    model: str = flag("model folder or Hub id: ST4VLA, Qwen2.5-VL or Qwen3-VL", "")
+    benchmark: str = flag(
+        "refcocog, refit, where2place, refspatial, vabench, sharerobot, a0, or a dataset: file, folder, Hub id",
+        "",
+    )
+    data: str | None = flag("folder or file of the benchmark, if not on the Hub", None)
+    split: str | None = flag("one split; all of the benchmark's without it", None)
+    max_samples: int | None = flag("ask at most so many questions, drawn evenly by the seed", None)
+    compat: str | None = flag("reproduce a published scorer: robopoint (points) or embodied-r1 (points, traces)", None)
+    as_points: bool = flag("ask for a point where the truth is a box; it is right in its box", False)
+    shuffle_instructions: bool = flag(
+        "ask again with words exchanged between questions: what looking alone gives", False
+    )
+    prior_from: str | None = flag("grounding dataset of the mean box, point and trace; the benchmark without it", None)
+    verbatim: bool = flag("ask published questions with their own instructions on how to write coordinates", False)
+    dialect: str | None = flag("how the model writes coordinates; the processor's dialect without it", None)
+    layout: str | None = flag("layout of the rows of a dataset that is no benchmark; detected without it", None)
+    data_dialect: str | None = flag("how conversations write coordinates, or text", None)
+    coordinate_space: str | None = flag(
+        "space of coordinates that do not declare theirs: pixel, unit, percent, byte, per_mille", None
+    )
+    image_root: str | None = flag("folder of the image files", None)
+    frames_root: str | None = flag("LeRobot dataset of rows that point to video frames", None)
+    batch_size: int = flag("questions per batch", 8)
+    max_new_tokens: int = flag("longest answer, in tokens", 256)
+    native_size: bool = flag("ask at each image's own size instead of the processor's image_size", False)
+    worst: int = flag("worst answers per kind in the report", 12)
+    seed: int = flag("seed of --max-samples and --shuffle-instructions", 0)
+    dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
+    device: str = flag("auto, cpu, cuda or mps", "auto")
+    predictions: str | None = flag("write every question, answer and score to this JSON-lines file", None)
+    json: str | None = flag("write the figures to this file", None)
+    report: str | None = flag("write an HTML report with the worst answers to this new file", None)
+
+
+def arguments() -> tuple[type, ...]:
+    """Flags of this command."""
+    require_extra("datasets", "train")
+    return (EvaluateGroundingArguments,)
+
+
+def run(args: EvaluateGroundingArguments) -> int:
+    """Evaluates every split, prints tables, writes JSON, predictions and the report."""
+    evaluate_grounding(args)
+    return 0
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """One split's questions, answers and scores; `scores` by answerer (`model`, ...) and kind."""
+
+    name: str
+    samples: list[Any]
+    results: list[Any]
+    scores: dict[str, dict[str, Any]]
+    left_out: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready figures."""
+        return {
+            "questions": len(self.samples),
+            "not_scored": self.left_out,
+            **{
+                who: {kind: scored.score.to_dict() for kind, scored in kinds.items()}
+                for who, kinds in self.scores.items()
+            },
+        }
+
+
+def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResult]:
+    """The command as a function; returns the results by split."""
+    from training_st4vla.evaluation.benchmarks import open_benchmark
+    from training_st4vla.evaluation.grounding_evaluation import comparison_table
+    from training_st4vla.loading import load_grounder
+
+    _check(args)
+    splits = open_benchmark(
+        args.benchmark,
+        args.data,
+        as_points=args.as_points or (args.compat == "embodied-r1" and args.benchmark == "refit"),
+        split=args.split,
+        layout=args.layout,
+        dialect=args.data_dialect,
+        coordinate_space=args.coordinate_space,
+        image_root=args.image_root,
+        frames_root=args.frames_root,
+        verbatim=args.verbatim or None,
+    )
+    chosen = {name: dataset.thin_out(args.max_samples, args.seed) for name, dataset in splits.items()}
+    model, processor = load_grounder(args.model, args.dtype, args.device)
+    if args.dialect is not None:
+        processor.grounding_dialect = args.dialect
+    found: dict[str, SplitResult] = {}
+    for name, dataset in chosen.items():
+        found[name] = _evaluate_split(args, name, dataset, model, processor)
+        emit(comparison_table(found[name].scores, f"{args.benchmark}, {name}").to_text())
+        if found[name].left_out:
+            say(f"{found[name].left_out} questions were not scored: words, or points without a region.")
+    _write(args, found, str(model.dtype).rpartition(".")[2])
+    return found
+
+
+def _check(args: EvaluateGroundingArguments) -> None:
+    from processing_st4vla.spatial import DIALECTS
+
+    for name in ("model", "benchmark"):
+        if not getattr(args, name):
+            raise UserError(f"--{name}: expected one, found none.")
+    if args.compat not in (None, "robopoint", "embodied-r1"):
+        raise UserError(f"--compat: expected robopoint or embodied-r1, found {args.compat!r}.")
+    if args.dialect is not None and args.dialect not in DIALECTS:
+        raise UserError(f"--dialect: expected one of {', '.join(DIALECTS)}, found {args.dialect!r}.")
+    if args.report and Path(args.report).exists():
+        raise UserError(f"--report: {args.report} exists already; choose another name.")
+    for name in ("batch_size", "max_new_tokens", "max_samples"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')}: expected at least 1, found {getattr(args, name)}.")
+
+
+def _evaluate_split(
+    args: EvaluateGroundingArguments, name: str, dataset: Any, model: Any, processor: Any
+) -> SplitResult:
+    from tqdm.auto import tqdm
+
+    from training_st4vla.evaluation.grounding_evaluation import prior_results, score_grounding
+    from training_st4vla.evaluation.grounding_predictions import predict_grounding, shuffled_instructions
+
+    kept = dataset.filter(lambda sample: sample.kind != "text")
+    samples = list(kept.samples())
+    if not samples:
+        raise UserError(f"--benchmark: {args.benchmark} ({name}) has no question that asks for coordinates.")
+    for sample in samples:
+        sample.check(training=False)
+
+    def ask(instructions: list[str], title: str) -> list[Any]:
+        questions = ({**kept.question(i), "instruction": words} for i, words in enumerate(instructions))
+        with tqdm(total=len(samples), unit="question", desc=f"{name}: {title}") as bar:
+            return predict_grounding(
+                model,
+                processor,
+                questions,
+                batch_size=args.batch_size,
+                max_new_tokens=args.max_new_tokens,
+                image_size=None if args.native_size else "default",
+                progress=bar.update,
+            )
+
+    words = [sample.instruction for sample in samples]
+    results = ask(words, "answers")
+    answers = {MODEL: results}
+    if args.shuffle_instructions:
+        groups = [(sample.kind, sample.question) for sample in samples]
+        answers[SHUFFLED] = ask(shuffled_instructions(words, groups, args.seed), "shuffled words")
+    answers[PRIOR] = prior_results(samples, _prior_samples(args))
+    scores = {who: score_grounding(given, samples, compat=args.compat) for who, given in answers.items()}  # type: ignore[arg-type]
+    scored = sum(len(kind.indices) for kind in scores[MODEL].values())
+    return SplitResult(name, samples, results, scores, len(dataset) - scored)
+
+
+def _prior_samples(args: EvaluateGroundingArguments) -> list[Any] | None:
+    if args.prior_from is None:
+        return None
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    return list(open_grounding_dataset(args.prior_from, coordinate_space=args.coordinate_space).samples())
+
+
+def _write(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtype: str) -> None:
+    settings = {"model": args.model, "benchmark": args.benchmark, "compat": args.compat, "seed": args.seed}
+    if args.json:
+        write_json(Path(args.json), {**settings, "splits": {name: one.to_dict() for name, one in found.items()}})
+    if args.predictions:
+        rows = [row for one in found.values() for row in _prediction_rows(one)]
+        write_atomic(Path(args.predictions), "".join(json.dumps(row) + "\n" for row in rows).encode())
+    if args.report:
+        _write_report(args, found, dtype)
+        say(f"{args.report}: written.")
+
+
+def _prediction_rows(one: SplitResult) -> list[dict[str, Any]]:
+    values = {
+        index: (kind.headline_name, float(kind.score.per_question[kind.headline_name][place]))
+        for kind in one.scores[MODEL].values()
+        for place, index in enumerate(kind.indices)
+    }
+    rows = []
+    for index, (sample, result) in enumerate(zip(one.samples, one.results, strict=True)):
+        metric, value = values.get(index, (None, None))
+        rows.append(
+            {
+                "split": one.name,
+                "where": sample.where,
+                "kind": sample.kind,
+                "role": sample.role,
+                "instruction": sample.instruction,
+                "metric": metric,
+                "score": None if value is None or value != value else value,
+                "result": result.to_dict(),
+            }
+        )
+    return rows
+
+
+def _write_report(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtype: str) -> None:
+    from training_st4vla.evaluation.grounding_evaluation import comparison_table, draw_answer
+    from training_st4vla.evaluation.report import Report, RunInfo
+
+    info = RunInfo.collect(dtype=dtype, extra={"Seed": str(args.seed), "Protocol": args.compat or "st4vla"})
+    report = Report("Grounding", f"{Path(args.model).name} on {args.benchmark}", info=info)
+    for one in found.values():
+        report.section(f"Scores: {one.name}").table(comparison_table(one.scores))
+        report.text(
+            f"{PRIOR}: always the mean answer of {args.prior_from or 'these questions'}, without looking. A model "
+            "that looks and listens is above it, and falls to it when its words are shuffled."
+        )
+        for kind, scored in one.scores[MODEL].items():
+            report.table(scored.score.table())
+            pictures = []
+            for index, value in scored.worst(args.worst):
+                sample, result = one.samples[index], one.results[index]
+                caption = f"{scored.headline_name} {value:.3f}: {sample.instruction[:200]} | {result.raw_text[:200]}"
+                pictures.append((draw_answer(sample, result), caption))
+            report.section(f"Worst answers: {one.name}, {kind}")
+            report.text("Left: the truth. Right: the answer, with its text below.").gallery(pictures, max_side=800)
+    report.write(args.report or "")
+
+
+COMMAND = Command(
+    name="evaluate-grounding",
+    arguments=arguments,
+    run=run,
+    description="Grounding scores with 95 % intervals beside a prior that does not look, and the worst answers.",
+)
+
+if __name__ == "__main__":
+    exit_with(COMMAND)

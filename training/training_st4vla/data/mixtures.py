@@ -1,0 +1,234 @@
+"""Mixtures: several datasets dealt out as one, by weight, from a seed, with an epoch that is defined.
+
+The order of a mixture is a plan: a pure function of the seed, the epoch, and the sizes and weights of its parts. So
+any number of workers or processes sees the same samples in the same order, and a resumed run goes on where it stopped.
+
+- In an epoch of `n` draws, part `j` is drawn `weight_j * n` times, rounded by largest remainders, and the draws are
+  shuffled.
+- The draws of a part walk through a permutation of it, a new one each time it is used up, and go on across epochs: no
+  sample is seen a second time before all the others of its part were seen once.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+Weights = Mapping[str, float] | float
+
+
+def mixture_shares(counts: Mapping[str, int], weights: Weights = 1.0) -> dict[str, float]:
+    """The share of each part in a mixture; they add up to 1.
+
+    Args:
+        counts: Number of samples of each part.
+        weights: A weight per part, in any unit; or a temperature `T`: shares in proportion to `count ** (1 / T)`. 1
+            draws by count, a high temperature evenly, `inf` exactly evenly.
+
+    Raises:
+        ValueError: A weight is missing, unknown or not positive, or the temperature is not positive.
+    """
+    if isinstance(weights, Mapping):
+        if set(weights) != set(counts):
+            raise ValueError(f"weights: expected one for each of {sorted(counts)}, found {sorted(weights)}.")
+        raw = {name: float(weights[name]) for name in counts}
+    else:
+        if not weights > 0:
+            raise ValueError(f"weights: expected a temperature above 0, found {weights}.")
+        raw = {name: float(count) ** (1.0 / weights) for name, count in counts.items()}
+    if not raw or not all(0 < value < float("inf") for value in raw.values()):
+        raise ValueError(f"weights: expected positive numbers, found {raw}.")
+    total = sum(raw.values())
+    return {name: value / total for name, value in raw.items()}
+
+
+def apportion(shares: Mapping[str, float], number: int) -> dict[str, int]:
+    """`number` draws divided by shares, by largest remainders; they add up to `number`."""
+    exact = {name: share * number for name, share in shares.items()}
+    draws = {name: int(value) for name, value in exact.items()}
+    short = number - sum(draws.values())
+    for name in sorted(exact, key=lambda name: draws[name] - exact[name])[:short]:
+        draws[name] += 1
+    return draws
+
+
+def walk(count: int, seed: tuple[int, ...], start: int, number: int) -> np.ndarray:
+    """Draws `start ... start + number - 1` of an endless walk through seeded permutations of `count` items.
+
+    Returns:
+        int64 `[number]`, each from 0 to `count - 1`; every `count` draws from a multiple of `count` on are a
+        permutation.
+    """
+    if number == 0:
+        return np.zeros(0, dtype=np.int64)
+    first, last = start // count, (start + number - 1) // count
+    laps = [np.random.default_rng((*seed, lap)).permutation(count) for lap in range(first, last + 1)]
+    return np.concatenate(laps)[start - first * count :][:number]
+
+
+class MixtureDataset(Dataset):
+    """Map-style datasets dealt out as one; see the module's text for the order.
+
+    Trainers shuffle map-style datasets once more, which changes the order and nothing else.
+
+    Args:
+        datasets: Parts by name.
+        weights: Weight per name, or a temperature; see [`mixture_shares`].
+        epoch_size: Draws per epoch; None: as many as the parts have samples together.
+        seed: Of the order.
+
+    Attributes:
+        draws: Number of draws of each part per epoch.
+
+    Raises:
+        ValueError: For no parts, an empty part, wrong weights, or an epoch without draws.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Dataset],
+        *,
+        weights: Weights = 1.0,
+        epoch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        counts = {name: len(part) for name, part in datasets.items()}  # type: ignore[arg-type]
+        if not counts or not all(counts.values()):
+            raise ValueError(f"datasets: expected parts that hold samples, found {counts}.")
+        if epoch_size is not None and epoch_size < 1:
+            raise ValueError(f"epoch_size: expected at least 1, found {epoch_size}.")
+        self.datasets, self.counts, self.seed = dict(datasets), counts, seed
+        self.draws = apportion(mixture_shares(counts, weights), epoch_size or sum(counts.values()))
+        # Shared memory: workers that stay alive between epochs see the new one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._plan: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, from 0; trainers call it."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return sum(self.draws.values())
+
+    def __getitem__(self, index: int) -> Any:
+        name, position = self.locate(index)
+        return self.datasets[name][position]
+
+    def locate(self, index: int) -> tuple[str, int]:
+        """The part that draw `index` of this epoch comes from, and the sample's index in it."""
+        parts, positions = self._order(int(self._epoch))
+        slot = range(len(self))[int(index)]
+        return list(self.datasets)[parts[slot]], int(positions[slot])
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._plan is None or self._plan[0] != epoch:
+            parts = deal(tuple(self.draws.values()), self.seed, epoch)
+            positions = np.empty(len(parts), dtype=np.int64)
+            for part, (name, number) in enumerate(self.draws.items()):
+                seed = (self.seed, part)
+                positions[parts == part] = walk(self.counts[name], seed, epoch * number, number)
+            self._plan = epoch, parts, positions
+        return self._plan[1], self._plan[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plan": None}
+
+
+class StreamingMixture(IterableDataset):
+    """Iterable datasets dealt out as one; a part that ends begins again. See the module's text for the order.
+
+    Parts are read in their own order (shuffle them where they can); each iteration delivers the draws of one epoch.
+    With `DataLoader` workers every worker reads every part and keeps its own draws, so batches are the same for any
+    number of workers as long as `batch_size` is the loader's.
+
+    To resume: `mixture.start_at(epoch, position)` with the number of samples that were consumed in that epoch.
+
+    Args:
+        datasets: Parts by name; each can be iterated anew. A `datasets.IterableDataset` skips what was seen by itself.
+        weights: Weight per name; streams do not know their length.
+        epoch_size: Draws per epoch.
+        seed: Of the order.
+        batch_size: That of the loader.
+
+    Raises:
+        ValueError: For no parts, wrong weights, or an epoch without draws.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Iterable[Any]],
+        *,
+        weights: Mapping[str, float],
+        epoch_size: int,
+        seed: int = 0,
+        batch_size: int = 1,
+    ) -> None:
+        if not datasets or epoch_size < 1 or batch_size < 1:
+            raise ValueError(
+                "datasets, epoch_size, batch_size: expected parts, and numbers of at least 1; "
+                f"found {sorted(datasets)}, {epoch_size}, {batch_size}."
+            )
+        self.datasets, self.seed, self.batch_size = dict(datasets), seed, batch_size
+        self.draws = apportion(mixture_shares(dict.fromkeys(datasets, 1), weights), epoch_size)
+        self._start = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, from 0; trainers call it."""
+        self.start_at(epoch, 0)
+
+    def start_at(self, epoch: int, position: int = 0) -> None:
+        """The next iteration begins at a draw of an epoch."""
+        self._start.copy_(torch.tensor([epoch, position]))
+
+    def __len__(self) -> int:
+        return sum(self.draws.values())
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, start = (int(value) for value in self._start)
+        parts = deal(tuple(self.draws.values()), self.seed, epoch)
+        names = list(self.datasets)
+        seen = np.bincount(parts[:start], minlength=len(names)) + epoch * np.array(list(self.draws.values()))
+        streams = [_endless(self.datasets[name], int(skip), name) for name, skip in zip(names, seen, strict=True)]
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        for slot in range(start, len(parts)):
+            sample = next(streams[parts[slot]])
+            if ((slot - start) // self.batch_size) % workers == number:
+                yield sample
+
+
+@lru_cache(maxsize=4)
+def deal(draws: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
+    """Which part each draw of an epoch comes from: int16 `[sum(draws)]`, read-only."""
+    parts = np.repeat(np.arange(len(draws), dtype=np.int16), draws)
+    np.random.default_rng((seed, epoch, len(draws))).shuffle(parts)
+    parts.setflags(write=False)
+    return parts
+
+
+def _endless(part: Iterable[Any], skip: int, name: str) -> Iterator[Any]:
+    """A stream from its sample `skip` on, over and over. The length is learnt when it first ends."""
+    fast = getattr(part, "skip", None)
+    if skip and fast is not None:
+        beginning = list(islice(iter(fast(skip)), 1))
+        if beginning:
+            yield from fast(skip)
+            skip = 0
+    while True:
+        length = 0
+        for sample in part:
+            length += 1
+            if skip:
+                skip -= 1
+            else:
+                yield sample
+        if not length:
+            raise ValueError(f"datasets: the stream {name!r} is empty.")
+        skip %= length
+
+
+__all__ = ["MixtureDataset", "StreamingMixture", "apportion", "deal", "mixture_shares", "walk"]

@@ -1,0 +1,164 @@
+"""Closed-loop evaluation: a policy in LeRobot environments, one result per seed, films of what happened."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training_st4vla.errors import UserError
+from training_st4vla.evaluation.policies import Policy
+from training_st4vla.evaluation.rollout_video import Film
+
+FIRST_SEED = 1000
+"""Where `lerobot-eval` starts to seed its episodes, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """
+    Args:
+        suite (`str`): the environment's group of tasks; for the tabletop, the split.
+        task (`str`): its name or number. seed (`int`): of the environment's reset.
+        instruction (`str`): as given to the policy.
+        success (`bool`), steps (`int`): control steps until the end.
+    """
+
+    suite: str
+    task: str
+    seed: int
+    instruction: str
+    success: bool
+    steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return asdict(self)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What names the episode, whoever acts in it."""
+        return self.suite, self.task, self.seed
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """
+    Args:
+        result ([`EpisodeResult`]).
+        film ([`Film`], *optional*): what the first camera saw; of the first episodes of each task only.
+    """
+
+    result: EpisodeResult
+    film: Film | None
+
+
+def run_episodes(
+    policy: Policy,
+    envs: Any,
+    seeds: Sequence[int],
+    *,
+    suite: str,
+    task: str,
+    films: int = 0,
+    ground_every: int = 5,
+    on_step: Callable[[], None] = lambda: None,
+) -> Iterable[Rollout]:
+    """
+    Runs one episode per seed in a vector environment with same-step autoreset, a batch at a time.
+
+    Args:
+        envs (`gymnasium.vector.VectorEnv`): each of its environments takes every `num_envs`-th seed.
+        films (`int`): record so many of the first episodes.
+        ground_every (`int`): control steps between two groundings drawn into a film; 0 draws none.
+        on_step (`Callable`): called after every control step of the batch.
+
+    Raises:
+        UserError: when the environment does not report `is_success`.
+    """
+    for start in range(0, len(seeds), envs.num_envs):
+        chosen = list(seeds[start : start + envs.num_envs])
+        # A last, smaller batch fills up with its own last seed; those episodes are not counted.
+        padded = chosen + [chosen[-1]] * (envs.num_envs - len(chosen))
+        observation, _ = envs.reset(seed=padded)
+        instructions = _instructions(envs)
+        policy.reset(envs, padded)
+        filmed = [row for row in range(len(chosen)) if start + row < films]
+        reels = {row: Film(instructions[row], _fps(envs)) for row in filmed}
+        running, success = np.ones(len(padded), dtype=bool), np.zeros(len(padded), dtype=bool)
+        steps = np.zeros(len(padded), dtype=int)
+        running[len(chosen) :] = False
+        first_words = list(instructions)
+        while running.any():
+            _expose(reels, policy, observation, instructions, running, steps, ground_every)
+            observation, _, terminated, truncated, info = envs.step(policy.act(observation, instructions))
+            steps[running] += 1
+            ended = running & (terminated | truncated)
+            if ended.any():
+                success[ended] = _final_success(info, envs.num_envs)[ended]
+                running &= ~ended
+            on_step()
+        for row, seed in enumerate(chosen):
+            film = reels.get(row)
+            if film is not None:
+                film.finish(bool(success[row]))
+            result = EpisodeResult(suite, task, int(seed), first_words[row], bool(success[row]), int(steps[row]))
+            yield Rollout(result, film)
+
+
+def save_films(rollouts: Sequence[Rollout], folder: Path) -> list[Path]:
+    """Writes one MP4 per film, named by suite, task, seed and outcome."""
+    paths = []
+    for rollout in rollouts:
+        if rollout.film is not None:
+            result = rollout.result
+            outcome = "success" if result.success else "failure"
+            path = folder / f"{result.suite}-{result.task}-{result.seed}-{outcome}.mp4"
+            rollout.film.write(path)
+            paths.append(path)
+    return paths
+
+
+def _expose(
+    reels: dict[int, Film],
+    policy: Policy,
+    observation: dict[str, Any],
+    instructions: list[str],
+    running: np.ndarray,
+    steps: np.ndarray,
+    ground_every: int,
+) -> None:
+    rows = [row for row in reels if running[row]]
+    if not rows:
+        return
+    pixels = observation["pixels"]
+    camera = next(iter(pixels.values())) if isinstance(pixels, dict) else pixels
+    grounded = None
+    if ground_every and steps[rows[0]] % ground_every == 0:
+        grounded = policy.ground(observation, instructions, rows)
+    for place, row in enumerate(rows):
+        reels[row].add(camera[row], None if grounded is None else grounded[place])
+
+
+def _instructions(envs: Any) -> list[str]:
+    for name in ("task_description", "task"):
+        try:
+            return [str(words) for words in envs.call(name)]
+        except (AttributeError, NotImplementedError):
+            continue
+    raise UserError("instruction: the environment has neither `task_description` nor `task` to read it from.")
+
+
+def _fps(envs: Any) -> float:
+    return float(envs.metadata.get("render_fps") or 10)
+
+
+def _final_success(info: dict[str, Any], count: int) -> np.ndarray:
+    final = info.get("final_info")
+    if not isinstance(final, dict) or "is_success" not in final:
+        raise UserError("success: the environment's info holds no `is_success` at the end of an episode.")
+    return np.asarray(final["is_success"], dtype=bool).reshape(count)
+
+
+__all__ = ["FIRST_SEED", "EpisodeResult", "Rollout", "run_episodes", "save_films"]

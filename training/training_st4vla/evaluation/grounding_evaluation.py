@@ -1,0 +1,302 @@
+"""Grounding answers against the samples they belong to: scores per kind, the prior they must beat, the worst cases."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from processing_st4vla import Box, GroundingResult, Point, Trace
+from training_st4vla.data.errors import DataError, explain
+from training_st4vla.data.grounding.schema import GroundingSample, MaskAnswer
+from training_st4vla.evaluation.geometry import resample_by_arc_length
+from training_st4vla.evaluation.grounding_results import GroundingScore, Resampling
+from training_st4vla.evaluation.grounding_scores import Compat, score_boxes, score_points, score_traces
+from training_st4vla.evaluation.table import ResultTable
+
+MASK_THRESHOLD = 0.5
+_PRIOR_POINTS = 10
+_SHOWN = {
+    "box": ("accuracy@0.5", "iou"),
+    "point": ("point_accuracy",),
+    "trace": ("rmse_diagonal", "frechet_diagonal", "hausdorff_diagonal", "end_error_diagonal", "rmse", "mae"),
+}
+
+
+@dataclass(frozen=True)
+class KindScore:
+    """The score of the questions of one kind.
+
+    Args:
+        score: See [`GroundingScore`].
+        indices: Which of the samples were scored, in the order of `score.per_question`.
+    """
+
+    score: GroundingScore
+    indices: tuple[int, ...]
+
+    @property
+    def headline_name(self) -> str:
+        """Name of the first metric."""
+        return self.score.metrics[0].name
+
+    def worst(self, number: int) -> list[tuple[int, float]]:
+        """Sample index and headline value of the worst questions, worst first."""
+        values = self.score.per_question[self.headline_name]
+        return [(self.indices[i], float(values[i])) for i in self.score.worst_questions(number)]
+
+
+def score_grounding(
+    results: Sequence[GroundingResult],
+    samples: Sequence[GroundingSample],
+    *,
+    compat: Compat | None = None,
+    num_resamples: int = 10_000,
+) -> dict[str, KindScore]:
+    """Scores answers kind by kind, by the rules of `grounding_scores`: a failure to answer is a failure.
+
+    A point is scored by the region in which it is right: the mask or the boxes of its own sample, or the box of a box
+    sample with the same image and words. Point questions without any region, and answers in words, are not scored.
+
+    Args:
+        results: One per sample, in pixels of its image.
+        samples: What was asked, and the truth.
+        compat: Reproduce a published scorer where it has one for the kind: `robopoint` for points, `embodied-r1` for
+            points and traces.
+        num_resamples: Draws of the bootstrap; questions about frames of one episode are drawn together.
+
+    Returns:
+        Scores by kind (`box`, `point`, `trace`); a kind without questions is left out.
+
+    Raises:
+        ValueError: For lengths that differ.
+        DataError: A mask cannot be read, or has another size than its image.
+    """
+    if len(results) != len(samples):
+        raise ValueError(f"One result per sample is needed, found {len(results)} and {len(samples)}.")
+    regions = _regions(samples)
+    scores: dict[str, KindScore] = {}
+    for kind in ("box", "point", "trace"):
+        chosen = [i for i, sample in enumerate(samples) if sample.kind == kind and (kind != "point" or i in regions)]
+        if not chosen:
+            continue
+        answers = [_coordinates(results[i], kind) for i in chosen]
+        truths = [samples[i] for i in chosen]
+        drawn = Resampling(_groups(truths), num_resamples)
+        if kind == "box":
+            score = score_boxes(answers, [_coordinates(truth.answer, "box") for truth in truths], resampling=drawn)
+        elif kind == "point":
+            score = _score_points(answers, [regions[i] for i in chosen], truths, compat, drawn)
+        else:
+            paths = [_coordinates(truth.answer, "trace") for truth in truths]
+            sizes = [truth.image_size for truth in truths]
+            protocol = compat if compat == "embodied-r1" else None
+            score = score_traces(answers, paths, sizes, compat=protocol, resampling=drawn)
+        scores[kind] = KindScore(score, tuple(chosen))
+    return scores
+
+
+def headline_metrics(scores: Mapping[str, KindScore]) -> dict[str, float]:
+    """One number per metric worth watching during training: `box_accuracy@0.5`, `point_parse_rate`, ..."""
+    found: dict[str, float] = {}
+    for kind, scored in scores.items():
+        for name in _SHOWN[kind]:
+            metric = next((metric for metric in scored.score.metrics if metric.name == name), None)
+            if metric is not None:
+                found[f"{kind}_{name}"] = metric.macro.estimate
+        found[f"{kind}_parse_rate"] = scored.score.parse_rate.estimate
+    return found
+
+
+def comparison_table(columns: Mapping[str, Mapping[str, KindScore]], title: str = "") -> ResultTable:
+    """Metrics in rows, answerers (the model, the model with shuffled instructions, the prior) in columns."""
+    first = next(iter(columns.values()))
+    rows: list[list[Any]] = []
+    for kind, scored in first.items():
+        names = [metric.name for metric in scored.score.metrics if metric.name in _SHOWN[kind]]
+        for name in names:
+            metric = scored.score[name]
+            better = "higher" if metric.higher_is_better else "lower"
+            cells = [_cell(scores.get(kind), name, scored.score.average) for scores in columns.values()]
+            rows.append([kind, name, scored.score.num_questions, *cells, better])
+        rates = [scores[kind].score.parse_rate if kind in scores else None for scores in columns.values()]
+        rows.append([kind, "parse rate", scored.score.num_questions, *rates, "higher"])
+    note = "95 % intervals. Failures to answer count as failures. Errors with `_diagonal` are shares of the diagonal."
+    return ResultTable(("kind", "metric", "questions", *columns, "better"), rows, title=title, note=note)
+
+
+def _cell(scored: KindScore | None, name: str, average: str) -> Any:
+    if scored is None or name not in {metric.name for metric in scored.score.metrics}:
+        return None
+    return getattr(scored.score[name], average)
+
+
+# --- The prior ------------------------------------------------------------------------------------------------------
+
+
+def prior_results(
+    samples: Sequence[GroundingSample], reference: Iterable[GroundingSample] | None = None
+) -> list[GroundingResult]:
+    """What somebody answers who sees neither image nor words: the mean box, point or trace of the reference set.
+
+    Means are taken in shares of the image, per kind. A model that has learnt to look must beat this, and one whose
+    instructions are shuffled must not.
+
+    Args:
+        samples: The questions to answer.
+        reference: Where the means come from, such as the training set; the questions themselves by default.
+
+    Returns:
+        One result per sample; empty for a kind that the reference does not hold.
+    """
+    means = {kind: _mean_answer(kind, list(reference) if reference is not None else samples) for kind in _SHOWN}
+    return [_placed(means.get(sample.kind), sample) for sample in samples]
+
+
+def _mean_answer(kind: str, samples: Sequence[GroundingSample]) -> np.ndarray | None:
+    rows = [row for sample in samples if sample.kind == kind for row in _relative(sample)]
+    return np.mean(rows, axis=0) if rows else None
+
+
+def _relative(sample: GroundingSample) -> list[np.ndarray]:
+    """A sample's boxes `[2, 2]`, points `[1, 2]` or paths `[n, 2]`, as shares of the image."""
+    size, answer = np.array(sample.image_size, dtype=np.float64), sample.answer
+    if isinstance(answer, MaskAnswer):
+        ys, xs = np.nonzero(_mask(answer, sample) > 127)
+        return [np.array([[xs.mean() + 0.5, ys.mean() + 0.5]]) / size] if len(xs) else []
+    if not isinstance(answer, GroundingResult):
+        return []
+    boxes = [np.reshape(box.xyxy, (2, 2)) / size for box in answer.boxes]
+    if sample.kind == "box":
+        return boxes
+    if sample.kind == "trace":
+        return [resample_by_arc_length(trace.points, _PRIOR_POINTS) / size for trace in answer.traces]
+    points = [np.reshape(point.xy, (1, 2)) / size for point in answer.points]
+    return points or [box.mean(axis=0, keepdims=True) for box in boxes]
+
+
+def _placed(mean: np.ndarray | None, sample: GroundingSample) -> GroundingResult:
+    width, height = sample.image_size
+    if mean is None:
+        return GroundingResult(image_size=sample.image_size)
+    found = np.clip(mean, 0.0, 1.0) * [width, height]
+    if sample.kind == "box":
+        return GroundingResult(boxes=(Box(tuple(found.ravel())),), image_size=sample.image_size)
+    if sample.kind == "point":
+        return GroundingResult((Point(tuple(found[0])),), image_size=sample.image_size)
+    return GroundingResult(traces=(Trace(tuple(map(tuple, found))),), image_size=sample.image_size)
+
+
+# --- Pictures -------------------------------------------------------------------------------------------------------
+
+
+def draw_answer(sample: GroundingSample, result: GroundingResult, max_side: int = 480) -> Image.Image:
+    """The truth on the left, the answer on the right, on the same image."""
+    image = sample.image.load()
+    pair = [_draw_truth(sample, image), result.draw(image, scale=1)]
+    for picture in pair:
+        picture.thumbnail((max_side, max_side))
+    width, height = pair[0].size
+    canvas = Image.new("RGB", (2 * width + 6, height), (128, 128, 128))
+    canvas.paste(pair[0], (0, 0))
+    canvas.paste(pair[1], (width + 6, 0))
+    return canvas
+
+
+def _draw_truth(sample: GroundingSample, image: Image.Image) -> Image.Image:
+    if isinstance(sample.answer, GroundingResult):
+        return sample.answer.draw(image, scale=1)
+    picture = image.copy()
+    if isinstance(sample.answer, MaskAnswer):
+        mask = Image.fromarray(_mask(sample.answer, sample)).point(lambda value: value // 2)
+        picture.paste((0, 158, 115), mask=mask)
+    return picture
+
+
+# --- Parts ----------------------------------------------------------------------------------------------------------
+
+
+def _coordinates(result: Any, kind: str) -> Any:
+    """What a result holds of a kind: boxes `[n, 4]`, points `[n, 2]`, the first path `[n, 2]`.
+
+    None for nothing that could be read; an empty list for an explicit "nothing", which RoboPoint's scorer tells apart.
+    """
+    if not isinstance(result, GroundingResult):
+        return None
+    if result.is_empty and not result.rejected:
+        return []
+    if kind == "box":
+        return [box.xyxy for box in result.boxes] or None
+    if kind == "point":
+        return [point.xy for point in result.points] or None
+    return list(result.traces[0].points) if result.traces else None
+
+
+def _regions(samples: Sequence[GroundingSample]) -> dict[int, Any]:
+    """For each point sample, the boxes `[n, 4]` or the `MaskAnswer` in which its point is right."""
+    named = {
+        (sample.image.key, sample.instruction): _coordinates(sample.answer, "box")
+        for sample in samples
+        if sample.kind == "box"
+    }
+    regions: dict[int, Any] = {}
+    for index, sample in enumerate(samples):
+        if sample.kind == "point":
+            own = sample.answer if isinstance(sample.answer, MaskAnswer) else _coordinates(sample.answer, "box")
+            region = own or named.get((sample.image.key, sample.instruction))
+            if region is not None:
+                regions[index] = region
+    return regions
+
+
+def _score_points(
+    answers: list[Any], regions: list[Any], truths: list[GroundingSample], compat: Compat | None, drawn: Resampling
+) -> GroundingScore:
+    if not any(isinstance(region, MaskAnswer) for region in regions):
+        return score_points(answers, boxes=regions, compat=compat, resampling=drawn)
+    masks = [
+        _mask(region, truth) if isinstance(region, MaskAnswer) else _filled(region, truth.image_size)
+        for region, truth in zip(regions, truths, strict=True)
+    ]
+    threshold = MASK_THRESHOLD if compat is None else None
+    return score_points(answers, masks=masks, mask_threshold=threshold, compat=compat, resampling=drawn)
+
+
+def _mask(answer: MaskAnswer, sample: GroundingSample) -> np.ndarray:
+    """A sample's mask, uint8 `[H, W]`."""
+    mask = answer.mask.load().convert("L")
+    if mask.size != sample.image_size:
+        raise DataError(
+            explain(
+                "A mask has another size than its image",
+                where=sample.where,
+                expected="{} x {} pixels".format(*sample.image_size),
+                found="{} x {}".format(*mask.size),
+                remedy="Image and mask belong to different versions of the benchmark: download both again.",
+            )
+        )
+    return np.asarray(mask)
+
+
+def _filled(boxes: Any, size: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros((size[1], size[0]), dtype=np.uint8)
+    for x1, y1, x2, y2 in np.round(boxes).astype(int):
+        mask[y1:y2, x1:x2] = 255
+    return mask
+
+
+def _groups(samples: Sequence[GroundingSample]) -> list[str] | None:
+    """What questions are drawn with in the bootstrap (a single group allows no interval); None where all differ."""
+    groups = [sample.image.group for sample in samples]
+    return groups if len(set(groups)) < len(groups) else None
+
+
+__all__ = [
+    "KindScore",
+    "comparison_table",
+    "draw_answer",
+    "headline_metrics",
+    "prior_results",
+    "score_grounding",
+]
