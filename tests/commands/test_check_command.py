@@ -57,7 +57,7 @@ DEFECTS: dict[str, tuple[dict[str, Any], str, int]] = {
     "missing image": ({"image": "gone.png"}, "images", 2),
     "damaged image": ({"image": "bad.png"}, "images", 2),
     "other size": ({"image_width": 128, "image_height": 96}, "image size", 2),
-    "repetition": ({"instruction": "the green square"}, "repetitions", 1),
+    "repetition": ({"instruction": "the green square", "labels": ["square"]}, "repetitions", 1),
     "contradiction": ({"instruction": "the green square", "boxes": [[1, 1, 9, 9]]}, "contradictions", 1),
     "no licence": ({"license": ""}, "license", 1),
     "special token": ({"instruction": "<image> where?"}, "answers", 2),

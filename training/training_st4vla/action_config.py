@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -56,6 +57,8 @@ class SpatialActionConfig(TrainingArguments):
                 raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}.")
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns: expected False; the collator reads whole samples.")
+        # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
 
 

@@ -83,7 +83,7 @@ def evaluate_actions(args: EvaluateActionsArguments) -> Any:
 
 
 def _write_report(args: EvaluateActionsArguments, model: Any, contract: Any, predictions: Any, result: Any) -> None:
-    from training_st4vla.commands.train_actions import loss_curves
+    from training_st4vla.commands.runs import loss_curves
     from training_st4vla.evaluation.action_predictions import executed_trajectory
     from training_st4vla.evaluation.plots import plot_actions, plot_loss_curve
     from training_st4vla.evaluation.report import Report, RunInfo

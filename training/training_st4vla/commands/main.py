@@ -11,9 +11,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "a new model from a base VLM and a DINOv2, or --preset tiny from nothing"),
     "convert": ("convert", "released InternVLA-M1 weights into this format"),
     "check": ("check", "is this data healthy, and does it fit this model?"),
+    "train-grounding": ("train_grounding", "stage 1: teach the planner points, boxes and traces"),
     "train-actions": ("train_actions", "fine-tune on a LeRobot dataset"),
     "evaluate-actions": ("evaluate_actions", "open-loop error on recorded episodes against trivial baselines"),
     "evaluate-grounding": ("evaluate_grounding", "points, boxes and traces against published or own truth"),
+    "evaluate-policy": ("evaluate_policy", "closed-loop success in a LeRobot environment"),
     "ground": ("ground", "points, boxes or a trace for a question about an image"),
     "selftest": ("selftest", "does this copy of a model compute what it computed when it was saved?"),
 }

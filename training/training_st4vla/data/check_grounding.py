@@ -47,8 +47,9 @@ def check_grounding(
         if samples:
             _check_samples(samples, findings, prefix)
             _check_space(samples, findings, prefix)
-            images[name] = _check_images(samples, findings, prefix)
-            _draw(samples, findings, prefix, pictures, seed)
+            images[name], unusable = _check_images(samples, findings, prefix)
+            drawable = [sample for sample in samples if sample.image.key not in unusable]
+            _draw(drawable, findings, prefix, pictures, seed)
     _check_overlap(images, findings)
 
 
@@ -87,9 +88,10 @@ def _check_samples(samples: Sequence[GroundingSample], findings: Findings, prefi
         text = f"{prefix}boxes cover more than {_LARGE_BOX:.0%} of their image: is the space right?"
         findings.warning("large boxes", text, count=len(huge), examples=[s.where for s in huge[:_EXAMPLES]])
     _check_contradictions(samples, findings, prefix)
-    licences = Counter(sample.license for sample in samples)
-    if licences.get("unknown"):
-        findings.warning("license", f"{prefix}samples have no declared licence.", count=licences["unknown"])
+    free = [sample.where for sample in samples if sample.license == "unknown"]
+    if free:
+        text = f"{prefix}samples have no declared licence."
+        findings.warning("license", text, count=len(free), examples=free[:_EXAMPLES])
 
 
 def _share(xyxy: Sequence[float], sample: GroundingSample) -> float:
@@ -127,9 +129,13 @@ def _check_space(samples: Sequence[GroundingSample], findings: Findings, prefix:
             findings.error("coordinate space", f"{prefix}declared {space!r}, but {doubt}", count=len(mine))
 
 
-def _check_images(samples: Sequence[GroundingSample], findings: Findings, prefix: str) -> dict[str, str]:
-    """Reads the header of every image once; returns the place of the first sample of each content."""
+def _check_images(
+    samples: Sequence[GroundingSample], findings: Findings, prefix: str
+) -> tuple[dict[str, str], set[str]]:
+    """Reads the header of every image once; returns the place of the first sample of each content, and the keys of
+    unusable images."""
     places: dict[str, str] = {}
+    unusable: set[str] = set()
     broken: list[str] = []
     wrong: list[str] = []
     for sample in {sample.image.key: sample for sample in samples}.values():
@@ -137,9 +143,11 @@ def _check_images(samples: Sequence[GroundingSample], findings: Findings, prefix
             size = sample.image.size()
             if size != sample.image_size:
                 wrong.append(f"{sample.where}: declared {sample.image_size}, found {size}")
+                unusable.add(sample.image.key)
             places.setdefault(sample.image.digest(), sample.where)
         except DataError as error:
             broken.append(f"{sample.where}: {error}")
+            unusable.add(sample.image.key)
     findings.info("images", f"{prefix}{len(places)} different images.")
     if broken:
         text = f"{prefix}images are missing or damaged."
@@ -147,7 +155,7 @@ def _check_images(samples: Sequence[GroundingSample], findings: Findings, prefix
     if wrong:
         text = f"{prefix}images have another size than declared: coordinates may belong to another version of them."
         findings.error("image size", text, count=len(wrong), examples=wrong[:_EXAMPLES])
-    return places
+    return places, unusable
 
 
 def _check_overlap(images: Mapping[str, Mapping[str, str]], findings: Findings) -> None:

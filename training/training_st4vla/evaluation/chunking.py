@@ -34,7 +34,9 @@ class AdaptiveEnsemble:
         """
         self._chunks = deque((chunk[:, 1:] for chunk in self._chunks), maxlen=self._chunks.maxlen)
         self._chunks.append(chunks)
-        current = np.stack([chunk[:, 0] for chunk in self._chunks if chunk.shape[1]], axis=1)  # [B, K, A], oldest first
+        current = np.stack(
+            [chunk[:, 0] for chunk in self._chunks if chunk.shape[1]], axis=1
+        )  # [B, K, A], oldest first
         newest = current[:, -1:]
         norms = np.linalg.norm(current, axis=-1) * np.linalg.norm(newest, axis=-1)
         cosine = (current * newest).sum(axis=-1) / np.maximum(norms, 1e-9)

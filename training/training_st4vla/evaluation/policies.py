@@ -82,7 +82,9 @@ class ModelPolicy:
     def ground(self, observation: dict[str, Any], instructions: list[str], rows: list[int]) -> list[Any]:
         """Where the model sees what the instruction names, on the first camera."""
         camera = named_images(observation, self.contract.cameras)[0]
-        inputs = self.processor.ground(images=[[camera[row]] for row in rows], text=[instructions[row] for row in rows])
+        inputs = self.processor.ground(
+            images=[[camera[row]] for row in rows], text=[instructions[row] for row in rows]
+        )
         tokens = self.model.generate(**inputs.to(self.model.device), max_new_tokens=128, do_sample=False)
         return self.processor.post_process_grounding(tokens, inputs)
 

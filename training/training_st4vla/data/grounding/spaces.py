@@ -9,6 +9,7 @@ from processing_st4vla import GroundingResult
 from training_st4vla.data.grounding.schema import COORDINATE_SPACES, GroundingSample, Size, coordinate_map
 
 _INSIDE = 0.99
+_MARGIN = 0.02  # annotators overshoot the edges of an image a little
 _ENOUGH = 40
 
 
@@ -18,7 +19,7 @@ class SpaceFit:
 
     Args:
         space: A key of `COORDINATE_SPACES`.
-        inside: Share of the numbers within the range of the space.
+        inside: Share of the numbers within the range of the space, give or take 2 % of it.
         reach: How much of the range they use: their 99th percentile, as a share of it, on the axis where it is larger.
     """
 
@@ -59,7 +60,7 @@ def fit_spaces(points: np.ndarray, sizes: np.ndarray) -> list[SpaceFit]:
     fits = []
     for space, extent in COORDINATE_SPACES.items():
         share = points / (sizes if extent is None else extent)
-        inside = float(np.logical_and(share >= 0, share <= 1).mean()) if len(share) else 0.0
+        inside = float(np.logical_and(share >= -_MARGIN, share <= 1 + _MARGIN).mean()) if len(share) else 0.0
         reach = float(np.quantile(share, 0.99, axis=0).max()) if len(share) else 0.0
         fits.append(SpaceFit(space, inside, reach))
     return fits
@@ -74,14 +75,14 @@ def guess_space(fits: Sequence[SpaceFit]) -> str | None:
 def space_doubt(points: np.ndarray, sizes: np.ndarray, declared: str) -> str | None:
     """Why the declared space is probably wrong, in one sentence; None when the numbers agree with it.
 
-    Numbers disagree when more than 1 % of them lie outside, or when (from 40 positions on) they use less than half of
-    the declared range and nearly all of a narrower one.
+    Numbers disagree when, of 40 positions or more, more than 1 % lie well outside, or all use less than half of the
+    declared range and nearly all of a narrower one; and, of fewer positions, when most lie well outside.
     """
     if not len(points):
         return None
     fits = {fit.space: fit for fit in fit_spaces(points, sizes)}
     ours, guess = fits[declared], guess_space(list(fits.values()))
-    if ours.inside < _INSIDE:
+    if ours.inside < (_INSIDE if len(points) >= _ENOUGH else 0.5):
         advice = f"they fit {guess!r}" if guess else "they fit none of the known spaces"
         if guess is None and _looks_swapped(points, sizes, declared):
             advice = "they fit with x and y exchanged"

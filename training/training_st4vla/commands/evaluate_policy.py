@@ -1,0 +1,213 @@
+"""`st4vla evaluate-policy`: closed loop in a LeRobot environment."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.console import emit, say, write_json
+from training_st4vla.commands.main import Command
+from training_st4vla.errors import UserError, require_extra
+
+
+@dataclass
+class EvaluatePolicyArguments:
+    """Flags of `st4vla evaluate-policy`."""
+
+    model: str = flag("ST4VLA model or LeRobot policy: folder or Hub id")
+    env: str = flag("LeRobot environment type: tabletop, pusht, libero, ...", "tabletop")
+    tasks: list[str] | None = flag("tasks of the environment; its default without it, `all` for all", None)
+    split: str | None = flag("what varies, in environments that have splits (tabletop)", None)
+    env_options: list[str] | None = flag("further fields of the environment's config, as NAME=VALUE", None)
+    episodes: int = flag("episodes per task", 40)
+    seed: int = flag("seed of the first episode; the others follow one by one", 1000)
+    batch_size: int = flag("environments that run at once", 8)
+    n_action_steps: int | None = flag("actions executed of each predicted chunk; half of it without it", None)
+    ensemble: str | None = flag("adaptive: predict at every step and average the overlapping chunks", None)
+    ensemble_horizon: int = flag("chunks that the ensemble averages", 7)
+    gripper_hold: int = flag("control steps that a new gripper command is kept for at least", 0)
+    dataset_key: str | None = flag("whose action contract; the only one without it", None)
+    num_inference_steps: int | None = flag("denoising steps; the model's own without it", None)
+    guidance_scale: float | None = flag("classifier-free guidance, 1 = off; the model's own without it", None)
+    films: int = flag("film so many of the first episodes of each task", 4)
+    ground_every: int = flag("control steps between two groundings drawn into a film; 0 draws none", 5)
+    films_dir: str | None = flag("write the films to this folder as MP4", None)
+    compare: str | None = flag("a --json file of another policy on the same episodes", None)
+    dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
+    device: str = flag("auto, cpu, cuda or mps", "auto")
+    json: str | None = flag("write results per episode to this file", None)
+    report: str | None = flag("write an HTML report to this new file", None)
+
+
+def arguments() -> tuple[type, ...]:
+    """Flags of this command."""
+    require_extra("lerobot", "train")
+    return (EvaluatePolicyArguments,)
+
+
+def run(args: EvaluatePolicyArguments) -> int:
+    """Evaluates, prints tables, writes JSON, films and the report."""
+    evaluate_policy(args)
+    return 0
+
+
+def evaluate_policy(args: EvaluatePolicyArguments, policy: Any = None) -> list[Any]:
+    """
+    The command as a function.
+
+    Args:
+        policy ([`~training_st4vla.evaluation.policies.Policy`], *optional*): runs instead of `args.model`.
+
+    Returns:
+        `list[Rollout]`.
+    """
+    from training_st4vla.evaluation.closed_loop import save_films
+    from training_st4vla.evaluation.policy_scores import (
+        compare_results,
+        comparison_table,
+        results_from_json,
+        results_to_json,
+        success_table,
+        write_policy_report,
+    )
+    from training_st4vla.evaluation.report import RunInfo
+
+    if args.episodes < 1 or args.batch_size < 1:
+        raise UserError(f"--episodes, --batch-size: expected at least 1, found {args.episodes}, {args.batch_size}.")
+    if args.ensemble not in (None, "adaptive"):
+        raise UserError(f"--ensemble: expected adaptive, found {args.ensemble!r}.")
+    if args.report and Path(args.report).exists():
+        raise UserError(f"--report: {args.report} exists already; choose another name.")
+    other = json.loads(Path(args.compare).read_text()) if args.compare else None
+    config = environment_config(args)
+    policy = policy or load_policy(args, config)
+    rollouts = roll_out(args, config, policy)
+    results = [rollout.result for rollout in rollouts]
+    emit(success_table(results).to_text())
+    comparison = None
+    if other is not None:
+        compared = compare_results(results_from_json(other), results)
+        comparison = comparison_table((other["policy"], policy.name), compared)
+        emit(comparison.to_text())
+    if args.json:
+        write_json(Path(args.json), results_to_json(policy.name, results))
+    films = save_films(rollouts, Path(args.films_dir)) if args.films_dir else []
+    if args.report:
+        info = RunInfo.collect(dtype=args.dtype, extra={"Seeds": f"{args.seed} to {args.seed + args.episodes - 1}"})
+        place = f"{args.env}, {args.split}" if args.split else args.env
+        write_policy_report(
+            Path(args.report), policy.name, place, rollouts, films=films, comparison=comparison, info=info
+        )
+        say(f"{args.report}: written.")
+    return rollouts
+
+
+def environment_config(args: EvaluatePolicyArguments) -> Any:
+    """
+    LeRobot's config of `--env`, from LeRobot itself or an installed `lerobot_env_*` distribution.
+
+    Raises:
+        UserError: for an environment or a field that does not exist.
+    """
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    from lerobot.envs.configs import EnvConfig
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    register_third_party_plugins()
+    known = EnvConfig.get_known_choices()
+    if args.env not in known:
+        hint = " Install it with: pip install 'st4vla[sim]'." if args.env == "tabletop" else ""
+        raise UserError(f"--env: expected one of {sorted(known)}, found {args.env!r}.{hint}")
+    cls = EnvConfig.get_choice_class(args.env)
+    options = dict(option.partition("=")[::2] for option in args.env_options or [])
+    if args.tasks:
+        options["task"] = ",".join(args.tasks)
+    if args.split:
+        options["split"] = args.split
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(options) - set(fields))
+    if unknown:
+        raise UserError(f"--env {args.env}: has no {', '.join(unknown)}; it has {', '.join(sorted(fields))}.")
+    return cls(**{name: _converted(value, fields[name]) for name, value in options.items()})
+
+
+def load_policy(args: EvaluatePolicyArguments, config: Any) -> Any:
+    """The policy in `--model`: ours, or LeRobot's."""
+    from training_st4vla.evaluation.policies import LeRobotPolicy, ModelPolicy, is_lerobot_checkpoint
+    from training_st4vla.loading import load_model, pick_device
+
+    if is_lerobot_checkpoint(args.model):
+        return LeRobotPolicy(args.model, config, device=str(pick_device(args.device)))
+    model, processor = load_model(args.model, args.dtype, args.device)
+    return ModelPolicy(
+        model,
+        processor,
+        dataset_key=args.dataset_key,
+        n_action_steps=args.n_action_steps,
+        ensemble=args.ensemble_horizon if args.ensemble else None,
+        gripper_hold=args.gripper_hold,
+        seed=0,
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        name=Path(args.model.rstrip("/")).name,
+    )
+
+
+def roll_out(args: EvaluatePolicyArguments, config: Any, policy: Any) -> list[Any]:
+    """All episodes of all tasks, with a progress bar over episodes."""
+    from lerobot.envs.factory import make_env
+    from tqdm.auto import tqdm
+
+    from training_st4vla.evaluation.closed_loop import run_episodes
+
+    suites = make_env(config, n_envs=min(args.batch_size, args.episodes), use_async_envs=False)
+    names = config.tasks() if hasattr(config, "tasks") else None
+    seeds = range(args.seed, args.seed + args.episodes)
+    rollouts: list[Any] = []
+    total = sum(len(tasks) for tasks in suites.values()) * args.episodes
+    with tqdm(total=total, desc="episodes", unit="episode") as bar:
+        for suite, tasks in suites.items():
+            for number, envs in tasks.items():
+                task = names[number] if names and len(tasks) == len(names) else str(number)
+                try:
+                    for rollout in run_episodes(
+                        policy,
+                        envs,
+                        seeds,
+                        suite=suite,
+                        task=task,
+                        films=args.films,
+                        ground_every=args.ground_every,
+                    ):
+                        rollouts.append(rollout)
+                        bar.update()
+                    won = sum(rollout.result.success for rollout in rollouts)
+                    bar.set_postfix_str(f"success {won}/{len(rollouts)}")
+                finally:
+                    envs.close()
+    return rollouts
+
+
+def _converted(value: Any, field: Any) -> Any:
+    """Text from the command line as the type of the field's default."""
+    default = field.default
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+COMMAND = Command(
+    name="evaluate-policy",
+    arguments=arguments,
+    run=run,
+    description="Closed-loop success in a LeRobot environment, with intervals, films and a report.",
+)
+
+if __name__ == "__main__":
+    exit_with(COMMAND)

@@ -1,0 +1,130 @@
+"""Folders of training runs: claimed once, resumed by the same command, published at the end."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from training_st4vla.commands.console import say, write_json
+from training_st4vla.errors import UserError
+
+RUN_FILE = "run.json"
+
+
+def claim_run_folder(output: Path, identity: dict[str, Any]) -> Path | None:
+    """
+    Prepares the run's folder: a new one, or one that an interrupted run of the same command left.
+
+    Returns:
+        The checkpoint to go on from, or `None` to start at the beginning.
+
+    Raises:
+        UserError: when the folder holds a finished model, another run, or something else.
+    """
+    if (output / "config.json").exists():
+        raise UserError(
+            f"--output-dir: {output} holds a finished model already. Choose another folder; nothing was changed."
+        )
+    record = output / RUN_FILE
+    identity = json.loads(json.dumps(identity, default=str))
+    if record.is_file():
+        earlier = json.loads(record.read_text())
+        changed = sorted(
+            f"{part}.{key}"
+            for part in identity
+            for key in identity[part]
+            if identity[part][key] != earlier[part].get(key)
+        )
+        if changed:
+            raise UserError(
+                f"--output-dir: {output} holds an interrupted run with other settings ({', '.join(changed)}). Give "
+                "the same flags to resume it, or choose another folder."
+            )
+        checkpoint = last_complete_checkpoint(output)
+        if checkpoint:
+            say(f"{output}: going on from {checkpoint.name}.")
+        return checkpoint
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"--output-dir: expected a new or empty folder, found {output} with content.")
+    write_json(record, identity)
+    return None
+
+
+def run_identity(training: Any) -> dict[str, Any]:
+    """The trainer settings that decide what a run computes; where it runs and how it reports may change."""
+    free = (
+        "output_dir",
+        "logging_dir",
+        "report_to",
+        "save_",
+        "push_to_hub",
+        "hub_",
+        "dataloader_",
+        "run_name",
+        "disable_tqdm",
+    )
+    return {key: value for key, value in training.to_dict().items() if not key.startswith(free)}
+
+
+def last_complete_checkpoint(output: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; the trainer writes `trainer_state.json` last."""
+    numbered = {
+        int(path.name.removeprefix("checkpoint-")): path
+        for path in output.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+    }
+    for step in sorted(numbered, reverse=True):
+        if (numbered[step] / "trainer_state.json").is_file():
+            return numbered[step]
+        say(f"{numbered[step]}: incomplete, ignored.")
+        shutil.move(numbered[step], output / f"incomplete-{step}")
+    return None
+
+
+def finish_run(trainer: Any, processor: Any, output: Path, args: Any) -> None:
+    """Saves the model into the run's folder, with its training history and report; `args` name model and dataset."""
+    from training_st4vla.saving import publish_into
+
+    trainer.save_state()
+    write_training_report(trainer, output)
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    final = f", last logged loss {history[-1]['loss']:.4g}" if history else ""
+    publish_into(
+        output,
+        model,
+        processor,
+        summary=f"Fine-tuned from `{Path(args.model).name}` on `{Path(args.dataset).name}` for "
+        f"{trainer.state.global_step} steps{final}.",
+    )
+    say(f"{output}: model saved after {trainer.state.global_step} steps{final}; curve in {output}/training.html.")
+
+
+def write_training_report(trainer: Any, output: Path) -> None:
+    """`training.html`: the loss curve and the settings."""
+    from training_st4vla.evaluation.plots import plot_loss_curve
+    from training_st4vla.evaluation.report import Report, RunInfo
+
+    curves = loss_curves(trainer.state.log_history)
+    report = Report("Training", output.name, info=RunInfo.collect(dtype=str(trainer.model.dtype).split(".")[-1]))
+    report.section("Loss")
+    if curves:
+        steps, losses = curves
+        report.figure(plot_loss_curve(steps, losses), "Training loss per optimiser step, mean since the last log.")
+    rows = [[key, str(value)] for key, value in sorted(run_identity(trainer.args).items()) if value is not None]
+    report.section("Settings").table(headers=("setting", "value"), rows=rows)
+    report.write(output / "training.html", overwrite=True)
+
+
+def loss_curves(history: list[dict[str, Any]]) -> tuple[list[int], dict[str, list[float]]] | None:
+    """Steps and the parts of the loss from a trainer's log, or `None` when nothing was logged."""
+    logged = [entry for entry in history if "loss" in entry]
+    if not logged:
+        return None
+    names = [name for name in ("action_loss", "lm_loss") if any(name in entry for entry in logged)] or ["loss"]
+    return [entry["step"] for entry in logged], {
+        name.replace("_", " "): [entry.get(name, float("nan")) for entry in logged] for name in names
+    }
+
+
+__all__ = ["claim_run_folder", "finish_run", "loss_curves", "run_identity", "write_training_report"]

@@ -1,0 +1,43 @@
+"""Settings of stage 1, spatial grounding."""
+
+from dataclasses import dataclass, field
+
+import torch
+from trl import SFTConfig
+
+
+@dataclass
+class SpatialGroundingConfig(SFTConfig):
+    r"""
+    Settings of [`SpatialGroundingTrainer`], on top of [`~trl.SFTConfig`].
+
+    > [!NOTE]
+    > Defaults that differ from `SFTConfig`: `learning_rate` (`1e-5`, the paper's), `max_length` (`None`: an image is
+    > never cut), `remove_unused_columns` (`False`), `gradient_checkpointing` (`False`), `report_to` (`"none"`),
+    > `save_total_limit` (`2`), `adam_beta2` (`0.95`).
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "learning rate of the planner"})
+    adam_beta2: float = field(default=0.95, metadata={"help": "second moment decay of AdamW"})
+    max_length: int | None = field(
+        default=None, metadata={"help": "kept at none: a cut prompt would lose image tokens"}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "kept off: collators read whole samples"})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "recompute activations to save memory"})
+    # In the parent's order, which its flag parser relies on.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
+        default="none", metadata={"help": "trackio, wandb, tensorboard or none"}
+    )
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+
+    def __post_init__(self) -> None:
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns: expected False; the collator reads whole samples.")
+        if self.max_length is not None:
+            raise ValueError(f"max_length: expected none, found {self.max_length}; a cut prompt loses image tokens.")
+        # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        super().__post_init__()
+
+
+__all__ = ["SpatialGroundingConfig"]

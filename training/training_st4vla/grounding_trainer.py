@@ -1,0 +1,62 @@
+"""Stage 1: the planner learns to answer with points, boxes and traces. TRL's `SFTTrainer` does the work."""
+
+from typing import Any
+
+from torch.utils.data import Dataset
+from transformers.trainer_callback import TrainerCallback
+from trl import SFTTrainer
+
+from processing_st4vla import ST4VLAProcessor
+from training_st4vla.data.collators import GroundingCollator
+from training_st4vla.grounding_config import SpatialGroundingConfig
+
+
+class SpatialGroundingTrainer(SFTTrainer):
+    """
+    [`~trl.SFTTrainer`] on grounding data: completion-only loss over the answers.
+
+    Args:
+        model ([`ST4VLAForActionPrediction`]): only its planner is trained; or a plain Qwen-VL.
+        args ([`SpatialGroundingConfig`]).
+        train_dataset, eval_dataset (`Dataset`): map-style, of samples `{image, instruction, kind, answer}`, as
+            [`~training_st4vla.data.grounding.open_grounding_dataset`] gives them.
+        processing_class ([`ST4VLAProcessor`]).
+        peft_config (`PeftConfig`, *optional*): trains adapters instead of the planner itself.
+    """
+
+    _tag_names = ("st4vla", "spatial-grounding")
+    _name = "ST4VLA stage 1"
+
+    def __init__(
+        self,
+        model: Any,
+        args: SpatialGroundingConfig,
+        train_dataset: Dataset,
+        processing_class: ST4VLAProcessor,
+        eval_dataset: Dataset | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        peft_config: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        freeze_action_side(model)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=GroundingCollator(processing_class),
+            train_dataset=train_dataset,  # pyright: ignore[reportArgumentType]  # any map-style dataset will do
+            eval_dataset=eval_dataset,  # pyright: ignore[reportArgumentType]
+            processing_class=processing_class,
+            callbacks=callbacks,
+            peft_config=peft_config,
+            **kwargs,
+        )
+
+
+def freeze_action_side(model: Any) -> None:
+    """Everything but `vlm.*` of an ST4VLA model stops to require gradients: no answer in words reaches it."""
+    if hasattr(model, "action_expert"):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("vlm."))
+
+
+__all__ = ["SpatialGroundingTrainer", "freeze_action_side"]
