@@ -476,9 +476,12 @@ def full_events(scale: float = 1.0) -> Callable[[int], list[dict[str, Any]]]:
         )
         rows = result.to_lerobot_events(FRONT, "Where is the square?")
         for row in rows:
-            if row["role"] == "assistant" and "detections" in row["content"]:
+            if row["role"] == "assistant":
                 content = json.loads(row["content"])
-                content["detections"][0]["bbox"] = [v * scale for v in content["detections"][0]["bbox"]]
+                for found in content.get("detections", ()):
+                    found["bbox"] = [scale * value for value in found["bbox"]]
+                if "points" in content:
+                    content["points"] = [[scale * x, scale * y] for x, y in content["points"]]
                 row["content"] = json.dumps(content)
         count = {"role": "assistant", "content": '{"label": "square", "count": 1}', "style": "vqa", "camera": FRONT}
         return [*rows, {**count, "tool_calls": None}] if frame % 5 == 0 else []

@@ -21,6 +21,7 @@ class InitArguments:
     action_dim: int = flag("dimensions of one action", 7)
     chunk_size: int = flag("actions predicted at once, in steps of the dataset", 16)
     state_dim: int | None = flag("dimensions of the proprioceptive state; none without it", None)
+    image_size: int = flag("width and height in pixels that every view is resized to, a multiple of 28", 224)
     spatial_prompt: str = flag("unified, box, point, trace, none, or a template with {instruction}", "unified")
     dtype: str = flag("dtype of the saved weights: float32 or bfloat16", "bfloat16")
     seed: int = flag("seed of the random weights", 0)
@@ -40,10 +41,13 @@ def run(args: InitArguments) -> int:
         raise UserError("expected exactly one of --preset tiny and --vlm MODEL.")
     if args.dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
+    if args.image_size < 28 or args.image_size % 28:
+        raise UserError(f"--image-size: expected a positive multiple of 28, found {args.image_size}.")
     dtype: Any = DTYPES[args.dtype]
     set_seed(args.seed)
     model, processor, metadata = _from_preset(args) if args.vlm is None else _from_base(args, args.vlm, dtype)
     processor.spatial_prompt = args.spatial_prompt
+    processor.image_size = [args.image_size, args.image_size]
     model = model.to(dtype).eval()
     model.config.dtype = torch.float32 if dtype is torch.float32 else dtype
     origin = "random weights (preset `tiny`)" if args.vlm is None else f"{args.vlm} and {args.vision_encoder}"
@@ -64,7 +68,7 @@ def _from_preset(args: InitArguments) -> tuple[Any, Any, dict[str, Any]]:
     from training_st4vla.presets.tiny import build_tiny_config, build_tiny_model, build_tiny_processor
 
     processor = build_tiny_processor()
-    config = build_tiny_config(processor, args.action_dim, args.chunk_size, args.state_dim)
+    config = build_tiny_config(processor, args.action_dim, args.chunk_size, args.state_dim, args.image_size)
     return build_tiny_model(config), processor, {"license": "apache-2.0"}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 # name → (module, what `st4vla --help` says). A module is imported when its command runs: heavy libraries take seconds.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": ("quickstart", "everything once, on a simulated robot: data, both stages, evaluation, report"),
     "init": ("init", "a new model from a base VLM and a DINOv2, or --preset tiny from nothing"),
     "convert": ("convert", "released InternVLA-M1 weights into this format"),
     "check": ("check", "is this data healthy, and does it fit this model?"),
@@ -89,6 +90,8 @@ def _usage() -> str:
     )
 
 
+# TRL's trainers send usage data unless told not to. Ours never do.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Data loader workers fork after the tokenizer was used; its threads would not survive that, and say so loudly.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

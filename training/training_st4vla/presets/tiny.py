@@ -44,7 +44,6 @@ ENCODER_SIZES: dict[str, Any] = {
     "hidden_size": 96,
     "num_hidden_layers": 3,
     "num_attention_heads": 3,
-    "image_size": 224,
     "initializer_range": 0.1,
 }
 QUERY_WIDTH = 128
@@ -66,7 +65,7 @@ def build_tiny_processor() -> ST4VLAProcessor:
 
 
 def build_tiny_config(
-    processor: ST4VLAProcessor, action_dim: int, chunk_size: int, state_dim: int | None
+    processor: ST4VLAProcessor, action_dim: int, chunk_size: int, state_dim: int | None, image_size: int = 224
 ) -> ST4VLAConfig:
     """The config of the tiny preset, with the token ids of `processor`."""
 
@@ -97,7 +96,7 @@ def build_tiny_config(
     }
     return ST4VLAConfig(
         vlm_config=vlm_config,
-        vision_encoder_config={"model_type": "dinov2", **ENCODER_SIZES},
+        vision_encoder_config={"model_type": "dinov2", **ENCODER_SIZES, "image_size": image_size},
         planner_layers=PLANNER_LAYERS,
         query_hidden_size=QUERY_WIDTH,
         query_num_heads=4,

@@ -105,7 +105,6 @@ class Renderer:
         self.size = size
         _SHARED.make_current(size)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=400)
         self._option = mujoco.MjvOption()
         self._option.sitegroup[:] = 0
@@ -122,6 +121,9 @@ class Renderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
 
     def _draw(self) -> np.ndarray:
+        # Other environments of this process draw with the same graphics context: take it over, with this buffer.
+        _SHARED.make_current(self.size)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         pixels = np.empty((self.size, self.size, 3), np.uint8)
         mujoco.mjr_render(self._rect, self._scene, self._context)
         mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
@@ -129,7 +131,6 @@ class Renderer:
 
     def update(self, data: MjData, camera: str) -> None:
         """Looks at the state ``data`` through the fixed camera of that name."""
-        _SHARED.make_current(self.size)
         self._camera.fixedcamid = self._model.camera(camera).id
         every = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, self._option, self._perturb, self._camera, every, self._scene)

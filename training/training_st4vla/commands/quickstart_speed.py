@@ -1,0 +1,72 @@
+"""A stopwatch for training steps on this machine, so that `quickstart` keeps its promise of minutes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WARM_UP, TIMED = 2, 3
+# AdamW, clipping, logging and the trainer's own work, seen on two cores beside forward and backward.
+OVERHEAD = 1.25
+
+
+def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -> tuple[float, float]:
+    """
+    Seconds per optimiser step of stage 1 and of stage 2, loading of data included.
+
+    Args:
+        model_path (`Path`), demos (`Path`): the model that will be trained and its demonstrations.
+        device (`str`), batch_size (`int`): of the training.
+    """
+    import torch
+
+    from training_st4vla.data.action_dataset import LeRobotActionDataset
+    from training_st4vla.data.co_training import CoTrainingDataset
+    from training_st4vla.data.collators import CoTrainingCollator, GroundingCollator
+    from training_st4vla.data.contracts import build_contract, shipped_declaration
+    from training_st4vla.data.grounding import open_grounding_dataset
+    from training_st4vla.loading import load_model
+
+    model, processor = load_model(str(model_path), "float32", device)
+    model.train()
+    actions = LeRobotActionDataset(
+        demos, chunk_size=model.config.chunk_size, state_keys=["observation.state"], max_frames=8 * batch_size
+    )
+    contract = build_contract(actions, shipped_declaration(actions))
+    processor.action_contracts[actions.dataset_key] = contract.to_dict()
+    grounding = open_grounding_dataset(demos / "grounding", max_rows=8 * batch_size)
+    both = CoTrainingDataset(actions, grounding, 0.25)
+    collate_grounding, collate_both = GroundingCollator(processor), CoTrainingCollator(processor)
+
+    def step(batch: dict[str, Any], loss_of: Callable[[Any], Any]) -> None:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = loss_of(model(**to(batch, device)))
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+
+    def samples(dataset: Any, number: int) -> list[Any]:
+        return [dataset[(number * batch_size + row) % len(dataset)] for row in range(batch_size)]
+
+    first = timed(lambda n: step(collate_grounding(samples(grounding, n)), lambda output: output.lm_loss))
+    second = timed(lambda n: step(collate_both(samples(both, n)), lambda output: output.loss))
+    return first * OVERHEAD, second * OVERHEAD
+
+
+def timed(step: Callable[[int], None]) -> float:
+    """Seconds per call, after warming up."""
+    for number in range(WARM_UP):
+        step(number)
+    started = time.perf_counter()
+    for number in range(WARM_UP, WARM_UP + TIMED):
+        step(number)
+    return (time.perf_counter() - started) / TIMED
+
+
+def to(batch: Any, device: str) -> Any:
+    """A nested batch on a device."""
+    if isinstance(batch, dict):
+        return {name: to(value, device) for name, value in batch.items()}
+    return batch.to(device) if hasattr(batch, "to") else batch
+
+
+__all__ = ["measure_speed"]
