@@ -65,7 +65,7 @@ def golden(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_contract() -> Callable[..., dict[str, Any]]:
-    """An action contract of the small model: a mean/std, a q99 and a binary dimension, and a four-dimensional state."""
+    """An action contract of the small model: a mean/std, a q99 and a binary dimension, and a four-number state."""
     from processing_st4vla import ActionContract, BinaryLevels, VectorContract
 
     def build(**fields: Any) -> dict[str, Any]:
@@ -141,7 +141,9 @@ def build_model(_small_processor: Any) -> Callable[..., Any]:
         values["vlm_config"]["text_config"] |= {**SMALL_TEXT, "rope_parameters": rope, "layer_types": None}
         values["vlm_config"]["vision_config"] |= SMALL_VISION
         values["vision_encoder_config"] = {"model_type": "dinov2", **SMALL_ENCODER}
-        model = ST4VLAForActionPrediction(ST4VLAConfig(**{**values, "scheduler": DEFAULT_SCHEDULER, **SMALL_FIELDS, **fields}))
+        model = ST4VLAForActionPrediction(
+            ST4VLAConfig(**{**values, "scheduler": DEFAULT_SCHEDULER, **SMALL_FIELDS, **fields})
+        )
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -188,7 +190,7 @@ INSTRUCTIONS = (
 
 @pytest.fixture
 def make_inputs(processor: Any, draw_view: Callable[..., np.ndarray]) -> Callable[..., Any]:
-    """Model inputs of samples with given numbers of views: `make_inputs(1, 2)` are two samples, the second with two."""
+    """Model inputs of samples with given numbers of views: `make_inputs(1, 2)` are two samples, one and two views."""
 
     def make(*views: int, first: int = 0, **kwargs: Any) -> Any:
         samples = [[draw_view(100 * (first + row) + slot) for slot in range(count)] for row, count in enumerate(views)]

@@ -37,10 +37,12 @@ def score(split: str, task: str, policy: PolicyName, seeds: Sequence[int]) -> di
     """Success of a scripted policy over seeds.
 
     Returns:
-        ``successes``, ``episodes``, ``steps`` (of successes), ``chance`` (summed over episodes), ``failed`` (seeds).
+        ``successes``, ``found`` (episodes in which the gripper first came down to the named object), ``episodes``,
+        ``steps`` (of successes), ``chance`` (summed over episodes), ``failed`` (seeds).
     """
     env = make_env(task, split, pixels=False)
-    result: dict[str, Any] = {"successes": 0, "episodes": len(seeds), "steps": 0, "chance": 0.0, "failed": []}
+    result: dict[str, Any] = dict.fromkeys(("successes", "found", "steps"), 0)
+    result |= {"episodes": len(seeds), "chance": 0.0, "failed": []}
     for seed in seeds:
         env.reset(seed=seed)
         rng = np.random.default_rng([seed, 99])
@@ -53,6 +55,7 @@ def score(split: str, task: str, policy: PolicyName, seeds: Sequence[int]) -> di
             act = env.expert().act
         success = run_episode(env, act)
         result["successes"] += success
+        result["found"] += env.simulation.found_target
         result["steps"] += env.simulation.steps if success else 0
         result["chance"] += 1.0 / env.episode.alternatives
         if not success:
@@ -76,7 +79,7 @@ def score_all(policy: PolicyName, splits: Sequence[str], episodes: int | None, w
         workers: Processes.
 
     Returns:
-        ``{split: {task: {success, episodes, mean_steps, chance, failed_seeds}}}``, rates in 0..1.
+        ``{split: {task: {success, found_target, episodes, mean_steps, chance, failed_seeds}}}``, rates in 0..1.
     """
     jobs: list[tuple[str, str, PolicyName, range]] = []
     for split in splits:
@@ -96,6 +99,7 @@ def score_all(policy: PolicyName, splits: Sequence[str], episodes: int | None, w
 def _rates(total: dict[str, Any]) -> dict[str, Any]:
     return {
         "success": round(total["successes"] / total["episodes"], 4),
+        "found_target": round(total["found"] / total["episodes"], 4),
         "episodes": total["episodes"],
         "mean_steps": round(total["steps"] / max(total["successes"], 1), 1),
         "chance": round(total["chance"] / total["episodes"], 4),
