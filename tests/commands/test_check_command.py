@@ -125,7 +125,7 @@ def test_healthy_actions(tmp_path: Path, check: Callable[..., tuple[int, Found]]
 
 
 def still(_: int, columns: dict[str, Any]) -> None:
-    columns["action"] = [[row[0], 3.0, row[2]] for row in columns["action"]]
+    columns["action"] = [[1.0, 3.0, 0.0] for _ in columns["action"]]
 
 
 def nan(episode: int, columns: dict[str, Any]) -> None:

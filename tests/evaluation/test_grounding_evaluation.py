@@ -76,6 +76,9 @@ def test_a_point_is_right_in_the_box_of_the_same_words() -> None:
     samples = [sample("box", boxes(BOX), "cup"), sample("point", points((20, 18)), "cup")]
     scores = score_grounding([boxes(BOX), points((12, 10))], samples, num_resamples=100)
     assert scores["point"].score.headline.estimate == exactly(1.0)
+    part = score_grounding([points((12, 10))], samples[1:], num_resamples=100, region_source=samples)
+    assert part["point"].score.headline.estimate == exactly(1.0)
+    assert score_grounding([points((12, 10))], samples[1:]) == {}
 
 
 def test_masks_and_their_protocols() -> None:
@@ -154,11 +157,12 @@ def test_pictures(tmp_path: Path) -> None:
     save(tmp_path / "0.png", picture())
     one = open_grounding_dataset(write_lines(tmp_path / "rows.jsonl", [schema_row()])).sample(0)
     drawn = draw_answer(one, boxes((40, 30, 60, 44)))
-    assert drawn.size == (2 * 64 + 6, 48)
-    left, right = np.asarray(drawn)[:, :64], np.asarray(drawn)[:, 70:]
+    assert drawn.size == (2 * 480 + 6, 360)
+    left, right = np.asarray(drawn)[:, :480], np.asarray(drawn)[:, 486:]
     assert (left != right).any()
     tinted = np.asarray(draw_answer(masked(), EMPTY))
-    assert tinted[18, 20].tolist() != [128, 128, 128]
+    assert tinted.shape == (360, 966, 3)
+    assert tinted[135, 150].tolist() != tinted[135, 150 + 486].tolist()
 
 
 def test_lengths() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import datasets
 from torch.utils.data import Dataset
 from transformers.trainer_callback import TrainerCallback
 from trl import SFTTrainer
@@ -43,8 +44,8 @@ class SpatialGroundingTrainer(SFTTrainer):
             model=model,
             args=args,
             data_collator=GroundingCollator(processing_class),
-            train_dataset=train_dataset,  # pyright: ignore[reportArgumentType]  # any map-style dataset will do
-            eval_dataset=eval_dataset,  # pyright: ignore[reportArgumentType]
+            train_dataset=as_hub_dataset(train_dataset),
+            eval_dataset=None if eval_dataset is None else as_hub_dataset(eval_dataset),
             processing_class=processing_class,
             callbacks=callbacks,
             peft_config=peft_config,
@@ -59,4 +60,14 @@ def freeze_action_side(model: Any) -> None:
             parameter.requires_grad_(name.startswith("vlm."))
 
 
-__all__ = ["SpatialGroundingTrainer", "freeze_action_side"]
+def as_hub_dataset(samples: Any) -> datasets.Dataset:
+    """A map-style dataset in the form that TRL asks for; a sample is read when it is used."""
+
+    def read(rows: dict[str, list[int]]) -> dict[str, list[Any]]:
+        found = [samples[index] for index in rows["index"]]
+        return {key: [sample[key] for sample in found] for key in found[0]}
+
+    return datasets.Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(read)
+
+
+__all__ = ["SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side"]

@@ -111,7 +111,7 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
         processor.grounding_dialect = args.dialect
     found: dict[str, SplitResult] = {}
     for name, dataset in chosen.items():
-        found[name] = _evaluate_split(args, name, dataset, model, processor)
+        found[name] = _evaluate_split(args, name, dataset, splits[name], model, processor)
         emit(comparison_table(found[name].scores, f"{args.benchmark}, {name}").to_text())
         if found[name].left_out:
             say(f"{found[name].left_out} questions were not scored: words, or points without a region.")
@@ -137,7 +137,7 @@ def _check(args: EvaluateGroundingArguments) -> None:
 
 
 def _evaluate_split(
-    args: EvaluateGroundingArguments, name: str, dataset: Any, model: Any, processor: Any
+    args: EvaluateGroundingArguments, name: str, dataset: Any, whole: Any, model: Any, processor: Any
 ) -> SplitResult:
     from tqdm.auto import tqdm
 
@@ -171,7 +171,11 @@ def _evaluate_split(
         groups = [(sample.kind, sample.question) for sample in samples]
         answers[SHUFFLED] = ask(shuffled_instructions(words, groups, args.seed), "shuffled words")
     answers[PRIOR] = prior_results(samples, _prior_samples(args))
-    scores = {who: score_grounding(given, samples, compat=args.compat) for who, given in answers.items()}  # type: ignore[arg-type]
+    pool = list(whole.samples()) if args.max_samples is not None else []
+    scores = {
+        who: score_grounding(given, samples, compat=args.compat, region_source=pool)  # type: ignore[arg-type]
+        for who, given in answers.items()
+    }
     scored = sum(len(kind.indices) for kind in scores[MODEL].values())
     return SplitResult(name, samples, results, scores, len(dataset) - scored)
 

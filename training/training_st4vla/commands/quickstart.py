@@ -171,7 +171,7 @@ def init(folder: Path, seed: int) -> str:
 
 def stage_1(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> str:
     """Points and boxes on single frames."""
-    flags: list[Any] = ["--model", model, "--dataset", demos / "grounding", "--kinds", "point", "box", "trace"]
+    flags: list[Any] = ["--model", model, "--dataset", demos, "--kinds", "point", "box", "trace"]
     flags += ["--output-dir", output, "--max-steps", plan.grounding_steps, "--learning-rate", 1e-3]
     return do("train-grounding", [*flags, *training_flags(plan, plan.grounding_steps, seed)])
 
@@ -179,7 +179,7 @@ def stage_1(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> st
 def stage_2(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> str:
     """Actions, with grounding beside them."""
     flags: list[Any] = ["--model", model, "--dataset", demos, "--state-keys", "observation.state"]
-    flags += ["--grounding-dataset", demos / "grounding", "--output-dir", output, "--max-steps", plan.action_steps]
+    flags += ["--grounding-dataset", demos, "--output-dir", output, "--max-steps", plan.action_steps]
     flags += ["--learning-rate", 1e-3, "--vlm-learning-rate", 3e-4, "--action-expert-learning-rate", 1e-3]
     return do("train-actions", [*flags, *training_flags(plan, plan.action_steps, seed)])
 
@@ -194,7 +194,7 @@ def training_flags(plan: Plan, steps: int | None, seed: int) -> list[Any]:
 
 def ask(plan: Plan, model: Path, tests: Path, output: Path) -> str:
     """Grounding on scenes that were not trained on."""
-    flags: list[Any] = ["--model", model, "--benchmark", tests / "grounding", "--max-samples", plan.questions]
+    flags: list[Any] = ["--model", model, "--benchmark", tests, "--max-samples", plan.questions]
     flags += ["--shuffle-instructions", True, "--device", plan.device, "--json", output / "grounding.json"]
     return do("evaluate-grounding", [*flags, "--report", fresh(output / "grounding.html")])
 

@@ -34,7 +34,7 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     )
     contract = build_contract(actions, shipped_declaration(actions))
     processor.action_contracts[actions.dataset_key] = contract.to_dict()
-    grounding = open_grounding_dataset(demos / "grounding", max_rows=8 * batch_size)
+    grounding = open_grounding_dataset(demos, max_rows=8 * batch_size)
     both = CoTrainingDataset(actions, grounding, 0.25)
     collate_grounding, collate_both = GroundingCollator(processor), CoTrainingCollator(processor)
 

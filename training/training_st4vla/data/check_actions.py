@@ -9,7 +9,7 @@ import numpy as np
 from training_st4vla.data.action_dataset import LeRobotActionDataset
 from training_st4vla.data.episode_arrays import column_to_array
 from training_st4vla.data.errors import DataError
-from training_st4vla.data.findings import Findings
+from training_st4vla.data.findings import Finding, Findings, Level
 from training_st4vla.data.frames import FrameSource
 from training_st4vla.data.keys import dimension_names, resolve_action_keys, resolve_cameras, resolve_state_keys
 from training_st4vla.data.lerobot_metadata import DatasetInfo, Episode, open_dataset_info
@@ -160,7 +160,8 @@ def _check_column(info: DatasetInfo, key: str, values: np.ndarray, findings: Fin
     still = [name for name, a, b in zip(names, values.min(axis=0), values.max(axis=0), strict=True) if a == b]
     if still:
         text = f"{key}: dimensions never change: {', '.join(still)}."
-        findings.warning("constant dimensions", text, count=len(still))
+        level: Level = "warning" if len(still) == len(names) else "info"
+        findings.found.append(Finding(level, "constant dimensions", text, len(still)))
     span = np.maximum(high - low, 1e-9)
     far = np.logical_or(values < low - _FAR_OUT * span, values > high + _FAR_OUT * span)
     far &= np.ptp(np.stack([low, high]), axis=0) > 0

@@ -180,7 +180,7 @@ def _draw(samples: Sequence[GroundingSample], findings: Findings, prefix: str, n
     for sample in turns:
         try:
             image = sample.image.load()
-            picture = sample.answer.draw(image, scale=1)  # type: ignore[union-attr]
+            picture = sample.answer.draw(image)  # type: ignore[union-attr]
         except (DataError, ValueError) as error:
             text = f"{prefix}a sample cannot be drawn."
             findings.error("pictures", text, count=1, examples=[f"{sample.where}: {error}"])

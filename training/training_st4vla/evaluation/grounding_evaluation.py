@@ -1,5 +1,6 @@
 """Grounding answers against the samples they belong to: scores per kind, the prior they must beat, the worst cases."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,11 +53,12 @@ def score_grounding(
     samples: Sequence[GroundingSample],
     *,
     compat: Compat | None = None,
+    region_source: Iterable[GroundingSample] = (),
     num_resamples: int = 10_000,
 ) -> dict[str, KindScore]:
     """Scores answers kind by kind, by the rules of `grounding_scores`: a failure to answer is a failure.
 
-    A point is scored by the region in which it is right: the mask or the boxes of its own sample, or the box of a box
+    A point is scored by the region in which it is right: the mask or the boxes of its own sample, or the boxes of a box
     sample with the same image and words. Point questions without any region, and answers in words, are not scored.
 
     Args:
@@ -64,6 +66,8 @@ def score_grounding(
         samples: What was asked, and the truth.
         compat: Reproduce a published scorer where it has one for the kind: `robopoint` for points, `embodied-r1` for
             points and traces.
+        region_source: Where to look for the boxes of points besides `samples`: the whole set, when `samples` are a
+            part of it.
         num_resamples: Draws of the bootstrap; questions about frames of one episode are drawn together.
 
     Returns:
@@ -75,7 +79,7 @@ def score_grounding(
     """
     if len(results) != len(samples):
         raise ValueError(f"One result per sample is needed, found {len(results)} and {len(samples)}.")
-    regions = _regions(samples)
+    regions = _regions(samples, region_source)
     scores: dict[str, KindScore] = {}
     for kind in ("box", "point", "trace"):
         chosen = [i for i, sample in enumerate(samples) if sample.kind == kind and (kind != "point" or i in regions)]
@@ -194,7 +198,7 @@ def _placed(mean: np.ndarray | None, sample: GroundingSample) -> GroundingResult
 def draw_answer(sample: GroundingSample, result: GroundingResult, max_side: int = 480) -> Image.Image:
     """The truth on the left, the answer on the right, on the same image."""
     image = sample.image.load()
-    pair = [_draw_truth(sample, image), result.draw(image, scale=1)]
+    pair = [_draw_truth(sample, image), result.draw(image)]
     for picture in pair:
         picture.thumbnail((max_side, max_side))
     width, height = pair[0].size
@@ -206,12 +210,12 @@ def draw_answer(sample: GroundingSample, result: GroundingResult, max_side: int 
 
 def _draw_truth(sample: GroundingSample, image: Image.Image) -> Image.Image:
     if isinstance(sample.answer, GroundingResult):
-        return sample.answer.draw(image, scale=1)
+        return sample.answer.draw(image)
     picture = image.copy()
     if isinstance(sample.answer, MaskAnswer):
         mask = Image.fromarray(_mask(sample.answer, sample)).point(lambda value: value // 2)
         picture.paste((0, 158, 115), mask=mask)
-    return picture
+    return GroundingResult(image_size=sample.image_size).draw(picture)  # as large as the answer beside it
 
 
 # --- Parts ----------------------------------------------------------------------------------------------------------
@@ -233,12 +237,13 @@ def _coordinates(result: Any, kind: str) -> Any:
     return list(result.traces[0].points) if result.traces else None
 
 
-def _regions(samples: Sequence[GroundingSample]) -> dict[int, Any]:
+def _regions(samples: Sequence[GroundingSample], source: Iterable[GroundingSample]) -> dict[int, Any]:
     """For each point sample, the boxes `[n, 4]` or the `MaskAnswer` in which its point is right."""
+    wanted = {(sample.image.key, sample.instruction) for sample in samples if sample.kind == "point"}
     named = {
         (sample.image.key, sample.instruction): _coordinates(sample.answer, "box")
-        for sample in samples
-        if sample.kind == "box"
+        for sample in (itertools.chain(samples, source) if wanted else ())
+        if sample.kind == "box" and (sample.image.key, sample.instruction) in wanted
     }
     regions: dict[int, Any] = {}
     for index, sample in enumerate(samples):
