@@ -41,9 +41,9 @@ def sample(kind: Any, answer: Any, words: str = "it", shade: int = 0) -> Groundi
     return GroundingSample(DecodedImage(picture(shade)), SIZE, words, kind, answer, "pixel", "toy")
 
 
-def masked(words: str = "it", shade: int = 0, level: int = 255) -> GroundingSample:
+def masked(words: str = "it", shade: int = 0, level: int = 255, area: Any = BOX) -> GroundingSample:
     mask = Image.new("L", SIZE)
-    mask.paste(level, tuple(int(v) for v in BOX))
+    mask.paste(level, tuple(int(v) for v in area))
     return sample("point", MaskAnswer(DecodedImage(mask.convert("RGB"))), words, shade)
 
 
@@ -160,9 +160,9 @@ def test_pictures(tmp_path: Path) -> None:
     assert drawn.size == (2 * 480 + 6, 360)
     left, right = np.asarray(drawn)[:, :480], np.asarray(drawn)[:, 486:]
     assert (left != right).any()
-    tinted = np.asarray(draw_answer(masked(), EMPTY))
+    tinted = np.asarray(draw_answer(masked(area=(40, 30, 60, 44)), EMPTY))
     assert tinted.shape == (360, 966, 3)
-    assert tinted[135, 150].tolist() != tinted[135, 150 + 486].tolist()
+    assert tinted[277, 375].tolist() != tinted[277, 375 + 486].tolist()
 
 
 def test_lengths() -> None:

@@ -1,10 +1,12 @@
 """The Gymnasium environment and its controller."""
 
+import copy
 from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from lerobot_env_tabletop import (
     ACTION_CONTRACT,
@@ -158,7 +160,47 @@ def test_vector_environments_of_the_plugin(use_async_envs):
         envs.close()
 
 
-def test_asynchronous_environments_may_fork_or_spawn():
+class _Replay(torch.nn.Module):
+    """The expert's actions for known seeds, as LeRobot sees a policy."""
+
+    def __init__(self, task, seeds):
+        super().__init__()
+        env, self.actions = make_env(task, pixels=False), []
+        for seed in seeds:
+            env.reset(seed=seed)
+            expert, actions, done = env.expert(), [], False
+            while not done:
+                actions.append(expert.act())
+                _, _, done, _, _ = env.step(actions[-1])
+            self.actions.append(actions)
+
+    def reset(self):
+        self.step = 0
+
+    def select_action(self, observation):
+        assert observation["observation.images.front"].shape[1:] == (3, 32, 32)
+        assert observation["observation.state"].shape[1:] == (8,)
+        self.step += 1
+        return torch.tensor(np.stack([actions[min(self.step, len(actions)) - 1] for actions in self.actions]))
+
+
+@pytest.mark.parametrize("use_async_envs", [False, True])
+def test_lerobots_rollout_sees_the_expert_succeed(use_async_envs):
+    from lerobot.envs.configs import EnvConfig
+    from lerobot.scripts.lerobot_eval import rollout
+
+    seeds, keep = [1000, 1001], copy.copy
+    config = EnvConfig.get_choice_class("tabletop")(task="push", image_size=32)
+    envs = config.create_envs(2, use_async_envs)["in_distribution"][0]
+    try:
+        result = rollout(envs, _Replay("push", seeds), keep, keep, keep, keep, seeds=seeds)
+    finally:
+        envs.close()
+    assert result["success"].any(dim=1).tolist() == [True, True]
+    assert result["reward"].sum(dim=1).tolist() == [1, 1]
+
+
+def test_environments_may_be_spawned():
     envs = gym.vector.AsyncVectorEnv([_make], context="spawn")
     try:
         assert envs.reset(seed=[1000])[0]["agent_pos"].shape == (1, 8)

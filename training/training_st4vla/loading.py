@@ -57,6 +57,8 @@ def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+    import modeling_st4vla  # noqa: F401 (registers its configuration, so that exported code in a folder is not run)
+
     config = AutoConfig.from_pretrained(path) if Path(path).exists() or "/" in path else None
     if config is None or config.model_type == "st4vla":
         return load_model(path, dtype, device)

@@ -58,8 +58,9 @@ def score_grounding(
 ) -> dict[str, KindScore]:
     """Scores answers kind by kind, by the rules of `grounding_scores`: a failure to answer is a failure.
 
-    A point is scored by the region in which it is right: the mask or the boxes of its own sample, or the boxes of a box
-    sample with the same image and words. Point questions without any region, and answers in words, are not scored.
+    A point is scored by the region in which it is right: the mask or the boxes of its own sample, or the boxes of a
+    box sample with the same image and words. Point questions without any region, and answers in words, are not
+    scored.
 
     Args:
         results: One per sample, in pixels of its image.

@@ -58,6 +58,7 @@ class Film:
         import av
 
         path.parent.mkdir(parents=True, exist_ok=True)
+        av.logging.set_level(av.logging.ERROR)  # the encoder reports every file at length
         partial = path.with_suffix(".partial.mp4")
         with av.open(str(partial), "w") as container:
             stream = container.add_stream("libx264", rate=round(self.fps), options={"crf": "23", "preset": "veryfast"})

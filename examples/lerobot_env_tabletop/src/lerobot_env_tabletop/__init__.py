@@ -19,7 +19,7 @@ from .splits import EVALUATION_SPLITS, SPLITS, Split
 from .tasks import TASKS, Goal, Task
 
 # Worker processes of a recording or a vector environment do without LeRobot, which takes seconds to import.
-if "lerobot" in sys.modules or multiprocessing.parent_process() is None:
+if "lerobot" in sys.modules or multiprocessing.current_process().name == "MainProcess":
     from . import configuration as _configuration  # noqa: F401
 
 __all__ = [

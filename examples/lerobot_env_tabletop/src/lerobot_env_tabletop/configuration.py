@@ -82,7 +82,7 @@ class TabletopEnvConfig(EnvConfig):
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> _VectorEnvs:
         """One vector environment per task, ``{split: {task number: environments}}``.
 
-        Processes start only when a task's turn comes: each holds LeRobot in memory, about 1 GB.
+        Processes start only when a task's turn comes: each imports LeRobot, about 1 GB.
         """
         same_step = gym.vector.AutoresetMode.SAME_STEP
         made: dict[int, gym.vector.VectorEnv] = {}

@@ -66,6 +66,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         self.task_description = ""
         orders = 4 if task == "long_horizon" else 1
         self._limit = max_steps
+        # LeRobot reads this from one environment of a batch: no episode of the task may need more.
         self._max_episode_steps = max_steps or TASKS[task].max_steps * orders
         self._first_seed = seed
         self._with_pixels = pixels
@@ -149,7 +150,6 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         """Starts a given episode (for instance one whose words were exchanged); returns observation and info."""
         self._close_renderer()
         self._simulation = Simulation(episode)
-        self._max_episode_steps = self._limit or episode.max_steps
         self.task_description = episode.instruction
         return self._observe(), self._info()
 
@@ -164,7 +164,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
             raise ValueError(f"An action is 7 finite numbers (see ACTION_CONTRACT), got {action!r}.")
         self.simulation.step(action)
         success = self.simulation.success
-        truncated = not success and self.simulation.steps >= self._max_episode_steps
+        truncated = not success and self.simulation.steps >= (self._limit or self.episode.max_steps)
         return self._observe(), float(success), success, truncated, self._info()
 
     def render(self) -> np.ndarray:  # type: ignore[override]

@@ -91,7 +91,7 @@ SHAPES: dict[str, Shape] = {
     "plate": Shape((Part("cylinder", (0.07, 0.004), (0, 0, 0.004)),), 0.004, 0.07),
     "tray": Shape((Part("box", (0.058, 0.058, 0.003), (0, 0, 0.003)), *_walls(0.058, 0.020)), 0.010, 0.085),
     "bowl": Shape((Part("cylinder", (0.058, 0.003), (0, 0, 0.003)), *_ring(0.058, 0.024)), 0.012, 0.065),
-    "basket": Shape((Part("box", (0.054, 0.054, 0.003), (0, 0, 0.003)), *_walls(0.054, 0.032)), 0.016, 0.08),
+    "basket": Shape((Part("box", (0.066, 0.066, 0.003), (0, 0, 0.003)), *_walls(0.066, 0.032)), 0.016, 0.095),
     "zone": Shape((Part("cylinder", (0.06, 0.0004), (0, 0, 0.0004)),), 0.0004, 0.06),
 }
 TRAIN_SHAPES: tuple[str, ...] = ("cube", "cylinder", "ball", "brick", "puck")
@@ -114,7 +114,7 @@ UNSEEN_PAIRS: frozenset[tuple[str, str]] = frozenset(
 )
 """(colour, shape) pairs that no training episode shows; each colour and each shape is trained in other pairs."""
 
-INNER_RADIUS: dict[str, float] = {"plate": 0.06, "tray": 0.05, "bowl": 0.05, "basket": 0.046, "zone": 0.05}
+INNER_RADIUS: dict[str, float] = {"plate": 0.06, "tray": 0.05, "bowl": 0.05, "basket": 0.055, "zone": 0.05}
 """How far from a destination's centre an object's centre may lie to count as on or in it, in metres."""
 
 FLOOR: dict[str, float] = {"plate": 0.008, "tray": 0.006, "bowl": 0.006, "basket": 0.006, "zone": 0.0}

@@ -108,6 +108,9 @@ class Simulation:
         here = self.positions()[event.item]
         if np.linalg.norm(here - self.controller.tool_position) < item.radius + 0.06 or self._carried() == event.item:
             return
+        after = {**self.positions(), event.item: here + np.array([*event.vector, 0.0])}
+        if event.kind == "moved" and reached(self.episode.goals[0], self.episode.scene, after):
+            return  # that would be help; later, things lie otherwise
         joint = self.data.joint(event.item)
         if event.kind == "moved":
             joint.qpos[:2] += event.vector

@@ -20,6 +20,7 @@ from .scene import WORKSPACE, Scene
 Positions = Mapping[str, np.ndarray]
 GAP = 0.024
 """Free space left between an object and the thing it is put beside, metres."""
+_PUSH_DISTANCE = 0.11
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def _corridor_free(goal: Goal, scene: Scene, positions: Positions) -> bool:
         width = max(target.radius, 0.03) if fraction > 0.1 else 0.03
         if float(np.linalg.norm(offset - fraction * along)) < item.radius + width + 0.015:
             return False
-    return length > 0.15 and _inside(start, 0.07)
+    way = float(np.linalg.norm(end - positions[goal.target][:2]))
+    return way > _PUSH_DISTANCE and _inside(start, 0.07)
 
 
 def feasible(goal: Goal, scene: Scene, positions: Positions) -> bool:
