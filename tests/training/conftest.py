@@ -27,6 +27,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def model(build_model: Callable[..., Any]) -> Any:
+    """The small model without dropout: what is drawn while training is noise and timesteps."""
+    expert = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "condition_dropout": 0.0}
+    return build_model(query_dropout=0.0, action_expert=expert)
+
+
+@pytest.fixture
 def open_toy(toy: Path, processor: Any) -> Callable[..., Any]:
     """Opens the toy dataset with the small model's chunk size; the processor learns its contract."""
     from training_st4vla.data.action_dataset import LeRobotActionDataset

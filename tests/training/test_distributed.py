@@ -18,26 +18,23 @@ ROOT = HERE.parents[1]
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, toy: Path, model: Any, processor: Any) -> None:
     from two_processes import run
 
-    model.config.action_expert["condition_dropout"] = 0.0
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     run(str(tmp_path / "model"), str(toy), str(tmp_path / "one.pt"), batch_size=8)
 
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    # `--cpu` starts one process whatever `--num_processes` says (accelerate 1.15, without MPI); `--multi_gpu` is the
+    # launcher of several processes, and the environment tells them to stay on the CPU.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += [str(HERE / "two_processes.py"), str(tmp_path / "model"), str(toy), str(tmp_path / "two.pt"), "4"]
     paths = os.pathsep.join(str(ROOT / part) for part in (".", "processing", "training"))
     done = subprocess.run(
-        launch, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=400, check=False
+        launch,
+        env={**os.environ, "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

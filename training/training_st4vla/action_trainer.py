@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from modeling_st4vla import ST4VLAForActionPrediction
@@ -16,9 +15,10 @@ from training_st4vla.action_config import SpatialActionConfig
 from training_st4vla.data.co_training import CoTrainingDataset
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
 from training_st4vla.errors import UserError
+from training_st4vla.resuming import StrictResume
 
 
-class SpatialActionTrainer(Trainer):
+class SpatialActionTrainer(StrictResume):
     r"""
     Trains [`ST4VLAForActionPrediction`] on robot data, and on grounding data beside it when there is any.
 
@@ -87,7 +87,9 @@ class SpatialActionTrainer(Trainer):
         self._record("action_loss", outputs.action_loss)
         if outputs.lm_loss is not None:
             loss = loss + self.args.lm_loss_weight * outputs.lm_loss
-            self._record("lm_loss", outputs.lm_loss)
+            # Per supervised token, whatever the batches they came in.
+            tokens = (inputs["grounding_inputs"]["labels"][:, 1:] != -100).sum()
+            self._record("lm_loss", outputs.lm_loss * num_items_in_batch, tokens)
         return (loss, outputs) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
@@ -103,10 +105,11 @@ class SpatialActionTrainer(Trainer):
         count = self.accelerator.gather(count.reshape(1)).sum()
         return (count / (max(len(batch_samples), 1) * self.args.world_size)).clamp(min=1e-9)
 
-    def _record(self, name: str, value: torch.Tensor) -> None:
+    def _record(self, name: str, total: torch.Tensor, count: torch.Tensor | int = 1) -> None:
         # Kept on the device: reading a number here would wait for the accelerator at every step.
-        value = value.detach().float()
-        self._sums[name] = self._sums[name].to(value.device) + torch.stack([value, torch.ones_like(value)])
+        total = total.detach().float()
+        entry = torch.stack([total, torch.as_tensor(count, dtype=torch.float32, device=total.device)])
+        self._sums[name] = self._sums[name].to(total.device) + entry
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of every part of the loss since the last log, over all processes."""

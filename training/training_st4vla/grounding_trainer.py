@@ -10,9 +10,10 @@ from trl import SFTTrainer
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.data.collators import GroundingCollator
 from training_st4vla.grounding_config import SpatialGroundingConfig
+from training_st4vla.resuming import StrictResume
 
 
-class SpatialGroundingTrainer(SFTTrainer):
+class SpatialGroundingTrainer(StrictResume, SFTTrainer):
     """
     [`~trl.SFTTrainer`] on grounding data: completion-only loss over the answers.
 

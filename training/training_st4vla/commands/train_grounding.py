@@ -52,6 +52,8 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
 
     if not args.model:
         raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
+    if args.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
     output = Path(training.output_dir)
     checkpoint = claim_run_folder(output, {"arguments": asdict(args), "training": run_identity(training)})
     dataset = open_grounding_dataset(args.dataset, max_rows=args.max_rows)
