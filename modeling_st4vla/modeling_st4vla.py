@@ -111,10 +111,13 @@ class ST4VLAPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: naming the offending weights. Nothing is ever filled with random numbers.
         """
+        # Mis-shaped weights are let through to be named below; transformers' own error does not name them.
+        kwargs["ignore_mismatched_sizes"] = True
         model, report = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
         _require_complete(report, str(pretrained_model_name_or_path), expected_missing=())
+        _align_weights(model)
         return (model, report) if output_loading_info else model
 
     @classmethod
@@ -129,9 +132,11 @@ class ST4VLAPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: when the checkpoint does not fill `vlm.*` completely, or holds weights with no place there.
         """
+        kwargs["ignore_mismatched_sizes"] = True
         model, report = super().from_pretrained(vlm_name_or_path, config=config, output_loading_info=True, **kwargs)
         outside = tuple(key for key in model.state_dict() if not key.startswith("vlm."))
         _require_complete(report, str(vlm_name_or_path), expected_missing=outside)
+        _align_weights(model)
         return model
 
 
@@ -270,11 +275,17 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
     # Losses
 
     def _language_loss(
-        self, hidden_states: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
+        self,
+        hidden_states: torch.Tensor,
+        labels: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        num_items: torch.Tensor | int | None,
     ) -> torch.Tensor:
         """Next-token loss; logits are computed at supervised positions only. `num_items` overrides the divisor."""
         targets = F.pad(labels[:, 1:], (0, 1), value=-100)
         supervised = targets != -100
+        if attention_mask is not None:  # padding predicts nothing, not even the first token of its sample
+            supervised = supervised & attention_mask.bool()
         logits = self.vlm.lm_head(hidden_states[supervised.to(hidden_states.device)]).float()
         total = F.cross_entropy(logits, targets[supervised].to(logits.device), reduction="sum")
         return total / (supervised.sum().clamp(min=1) if num_items is None else num_items)
@@ -383,7 +394,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             states, final, _ = self._run_planner(input_ids, attention_mask, **planner_inputs)
             if labels is not None:
-                output.lm_loss = self._language_loss(final, labels, num_items_in_batch)
+                output.lm_loss = self._language_loss(final, labels, attention_mask, num_items_in_batch)
         if actions is not None:
             self._check_action_inputs(input_ids, vision_pixel_values, state)
             self._check_actions(actions, input_ids.shape[0])
@@ -405,7 +416,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         if labels is None:
             raise ValueError("grounding_inputs: expected a `labels` entry beside the planner's inputs, found none.")
         _, final, _ = self._run_planner(**inputs)
-        return self._language_loss(final, labels, num_items)
+        return self._language_loss(final, labels, inputs.get("attention_mask"), num_items)
 
     @torch.no_grad()
     def sample_actions(
@@ -558,10 +569,21 @@ def _planner_only(inputs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name not in _ACTION_ONLY_INPUTS}
 
 
+def _align_weights(model: nn.Module) -> None:
+    # Weights mapped from a safetensors file start at any byte, and CPU kernels sum in another order there: without
+    # this, a reloaded model differs from the saved one in the last bit.
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() % 64:
+            parameter.data = parameter.data.clone()
+
+
 def _require_complete(report: dict[str, Any], source: str, expected_missing: tuple[str, ...]) -> None:
     missing = sorted(set(report.get("missing_keys", ())) - set(expected_missing))
     unexpected = sorted(report.get("unexpected_keys", ()))
-    mismatched = sorted(str(item) for item in report.get("mismatched_keys", ()))
+    mismatched = sorted(
+        f"{name}: expected {tuple(expected)}, found {tuple(found)}"
+        for name, found, expected in report.get("mismatched_keys", ())
+    )
     problems = [
         f"{len(keys)} {name} weight(s), for example {keys[:4]}"
         for name, keys in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", mismatched))

@@ -53,8 +53,7 @@ def test_extra_left_padding_changes_nothing(model: Any, make_inputs: Callable, r
         padded[name] = torch.nn.functional.pad(inputs[name], (23, 0), value=value)
     found, expected = (model.sample_actions(**given, noise=noise) for given in (padded, inputs))
     assert relative_error(found, expected) < 1e-5
-    labels = inputs["input_ids"].clone()
-    labels[:, 0] = -100  # nothing stands before the first token, but padding would
+    labels = inputs["input_ids"].clone()  # the first token is not predicted: padding before it must not try
     with torch.no_grad():
         expected = model(**inputs, labels=labels).lm_loss
         found = model(**padded, labels=torch.nn.functional.pad(labels, (23, 0), value=-100)).lm_loss

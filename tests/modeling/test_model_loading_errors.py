@@ -55,16 +55,19 @@ def test_an_undamaged_copy_loads_bit_for_bit(folder: Path, model: Any) -> None:
     [
         (lambda w: w.pop(NAME), r"1 missing weight\(s\).*action_expert\.output_proj\.bias"),
         (lambda w: w.update(surprise=torch.zeros(2)), r"1 unexpected weight\(s\).*surprise"),
-        (lambda w: w.update({NAME: torch.zeros(4)}), r"action_expert\.output_proj\.bias"),
+        (
+            lambda w: w.update({NAME: torch.zeros(4)}),
+            r"1 mis-shaped .*output_proj\.bias: expected \(3,\), found \(4,\)",
+        ),
     ],
     ids=["missing", "unexpected", "misshapen"],
 )
 @pytest.mark.parametrize("ignore", [False, True], ids=["", "ignore_mismatched_sizes"])
 def test_weights_that_do_not_fit_are_named(folder: Path, change: Callable, message: str, ignore: bool) -> None:
     change_weights(folder, change)
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises(ValueError, match=message):
         AutoModel.from_pretrained(folder, ignore_mismatched_sizes=ignore)
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises(ValueError, match=message):
         load_model(str(folder), device="cpu")
 
 
@@ -130,7 +133,7 @@ def test_folders_that_are_no_model_are_named(folder: Path, tmp_path: Path, what:
             load_model(str(tmp_path / "empty"))
     elif what == "another model":
         change_config(folder, lambda config: config.update(model_type="bert"))
-        with pytest.raises(UserError, match="expected model_type 'st4vla' .*found 'bert'"):
+        with pytest.raises(UserError, match=r"expected model_type 'st4vla' .*found 'bert'"):
             load_model(str(folder))
     else:
         (folder / "config.json").write_text("{broken")
@@ -148,6 +151,10 @@ def test_a_plain_vlm_enters_as_the_planner(model: Any, build_model: Callable, tm
     assert fresh.query_transformer.query_tokens.std().item() == pytest.approx(1, abs=0.3)
     with pytest.raises(ValueError, match="missing weight"):
         ST4VLAForActionPrediction.from_pretrained(tmp_path, config=other.config)
-    change_weights(tmp_path, lambda weights: weights.pop("model.visual.merger.ln_q.weight"))
+
+    def drop(weights: dict[str, torch.Tensor]) -> None:
+        del weights[next(name for name in weights if name.endswith("visual.merger.ln_q.weight"))]
+
+    change_weights(tmp_path, drop)
     with pytest.raises(ValueError, match=r"1 missing weight\(s\).*vlm\.model\.visual\.merger\.ln_q\.weight"):
         ST4VLAForActionPrediction.from_vlm(tmp_path, other.config)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from by_hand import FLOW, draw
-from torch.utils import checkpoint
 from transformers import AutoModel
 
 TIMESTEP = torch.tensor([[0, 37], [62, 99]])
@@ -64,7 +63,6 @@ def test_gradient_checkpointing_stores_less(model: Any, make_inputs: Callable) -
             model(**inputs, actions=draw(2, 5, 3))
         sizes.append(stored)
     assert sizes[1] < 0.6 * sizes[0]
-    assert checkpoint  # imported by transformers' layers, too
 
 
 def test_attention_backends_agree(model: Any, make_inputs: Callable, relative_error: Callable) -> None:
@@ -144,7 +142,7 @@ def test_a_loaded_model_trains(
 def test_device_map_auto(model: Any, make_inputs: Callable, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path, device_map="auto")
-    assert set(loaded.hf_device_map.values()) <= {"cpu", 0}
+    assert {parameter.device.type for parameter in loaded.parameters()} <= {"cpu", "cuda"}  # nothing left behind
     inputs, noise = make_inputs(1, 2), draw(2, 5, 3)
     if loaded.device.type == "cpu":
         assert torch.equal(loaded.sample_actions(**inputs, noise=noise), model.sample_actions(**inputs, noise=noise))

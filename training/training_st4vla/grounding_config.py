@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
-from trl import SFTConfig
+from trl.trainer.sft_config import SFTConfig
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 from torch.utils.data import Dataset
 from transformers.trainer_callback import TrainerCallback
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.data.collators import GroundingCollator

@@ -92,7 +92,10 @@ def _require_config(path: str, model_type: str) -> None:
         )
     import json
 
-    found = json.loads((folder / "config.json").read_text()).get("model_type")
+    try:
+        found = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"--model: {folder}/config.json is no JSON object ({error}). Copy it again.") from error
     if found != model_type:
         raise UserError(f"--model: expected model_type {model_type!r} in {folder}/config.json, found {found!r}.")
 

@@ -122,7 +122,9 @@ def environment_config(args: EvaluatePolicyArguments) -> Any:
         hint = " Install it with: pip install 'st4vla[sim]'." if args.env == "tabletop" else ""
         raise UserError(f"--env: expected one of {sorted(known)}, found {args.env!r}.{hint}")
     cls = EnvConfig.get_choice_class(args.env)
-    options = dict(option.partition("=")[::2] for option in args.env_options or [])
+    options: dict[str, str] = {}
+    for option in args.env_options or []:
+        name, _, options[name] = option.partition("=")
     if args.tasks:
         options["task"] = ",".join(args.tasks)
     if args.split:

@@ -187,7 +187,7 @@ def _placed(mean: np.ndarray | None, sample: GroundingSample) -> GroundingResult
         return GroundingResult(image_size=sample.image_size)
     found = np.clip(mean, 0.0, 1.0) * [width, height]
     if sample.kind == "box":
-        return GroundingResult(boxes=(Box(tuple(found.ravel())),), image_size=sample.image_size)
+        return GroundingResult(boxes=(Box(tuple(found.ravel().tolist())),), image_size=sample.image_size)
     if sample.kind == "point":
         return GroundingResult((Point(tuple(found[0])),), image_size=sample.image_size)
     return GroundingResult(traces=(Trace(tuple(map(tuple, found))),), image_size=sample.image_size)
@@ -214,7 +214,7 @@ def _draw_truth(sample: GroundingSample, image: Image.Image) -> Image.Image:
         return sample.answer.draw(image)
     picture = image.copy()
     if isinstance(sample.answer, MaskAnswer):
-        mask = Image.fromarray(_mask(sample.answer, sample)).point(lambda value: value // 2)
+        mask = Image.fromarray(_mask(sample.answer, sample)).point([value // 2 for value in range(256)])
         picture.paste((0, 158, 115), mask=mask)
     return GroundingResult(image_size=sample.image_size).draw(picture)  # as large as the answer beside it
 

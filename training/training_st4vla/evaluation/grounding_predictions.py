@@ -102,7 +102,7 @@ def shuffled_instructions(instructions: Sequence[str], groups: Sequence[Any], se
         order = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
         # Equal words side by side, then a step by the size of the largest block of them: no question of a smaller
         # block can land in its own.
-        order.sort(key=lambda index: instructions[index])
+        order.sort(key=instructions.__getitem__)
         blocks = [instructions[index] for index in order]
         step = max(Counter(blocks).values())
         for place, index in enumerate(order):

@@ -56,9 +56,10 @@ class Film:
     def write(self, path: Path) -> None:
         """H.264 MP4; the last picture stays for a second."""
         import av
+        from av.logging import ERROR, set_level
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        av.logging.set_level(av.logging.ERROR)  # the encoder reports every file at length
+        set_level(ERROR)  # the encoder reports every file at length
         partial = path.with_suffix(".partial.mp4")
         with av.open(str(partial), "w") as container:
             stream = container.add_stream("libx264", rate=round(self.fps), options={"crf": "23", "preset": "veryfast"})

@@ -120,8 +120,9 @@ def build_tiny_model(config: ST4VLAConfig) -> ST4VLAForActionPrediction:
         embeddings.position_embeddings[0, 1:] = waves
         patch = embeddings.patch_embeddings.projection.weight
         patch.normal_(std=patch[0].numel() ** -0.5)
-        for block in model.query_transformer.blocks:
-            block.cross_attn.q_proj.weight.mul_(QUERY_SHARPNESS)
+        for name, weight in model.query_transformer.named_parameters():
+            if name.endswith("cross_attn.q_proj.weight"):
+                weight.mul_(QUERY_SHARPNESS)
     return model
 
 

@@ -174,7 +174,7 @@ def open_grounding_dataset(
         raise ValueError(f"layout: expected one of {', '.join(LAYOUT_NAMES)}, found {layout!r}.")
     path = os.fspath(path_or_hub_id)
     options = ReadOptions(
-        frames=FrameRoots(frames_root),
+        frames=FrameRoots(None if frames_root is None else os.fspath(frames_root)),
         coordinate_space=coordinate_space,
         dialect=dialect,
         answer_kind=answer_kind,

@@ -133,7 +133,7 @@ def _sample(row: Row, number: int, where: str, options: ReadOptions) -> Groundin
         "trace",
         pixel_answer(traces=[_resampled(path)], to_pixels=to_pixels, image_size=size, where=where),
         space,
-        **options.provenance(row),
+        **options.provenance(row),  # pyright: ignore[reportArgumentType]  # source and license
         where=where,
     )
 

@@ -242,7 +242,7 @@ def image_reference(value: Any, roots: Sequence[Path], where: str) -> ImageRefer
     if isinstance(value, bytes | bytearray):
         return ImageBytes(bytes(value))
     if isinstance(value, Image.Image):
-        return DecodedImage(value)
+        return DecodedImage(value)  # pyright: ignore[reportReturnType]  # `key` is a cached property
     if isinstance(value, str | Path) and str(value) and not str(value).startswith(("http://", "https://")):
         return ImageFile(_find(Path(value), roots, where))
     raise DataError(

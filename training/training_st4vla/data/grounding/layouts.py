@@ -256,7 +256,8 @@ def _in_pixels(
     """A sample of a set that is published in pixels, possibly of an image of `meta_data`'s or the row's size."""
     space = require_space(options.coordinate_space or "pixel", where)
     image = image_reference(_image_value(row), options.image_roots, where)
-    meta = row.get("meta_data") if isinstance(row.get("meta_data"), Mapping) else row
+    declared = row.get("meta_data")
+    meta: Row = declared if isinstance(declared, Mapping) else row
     original = row_size(meta, (("original_width", "original_height"),))
     size = image.size() if original else row_size(row) or image.size()
     return GroundingSample(

@@ -37,9 +37,10 @@ def raw_coordinates(samples: Iterable[GroundingSample]) -> tuple[np.ndarray, np.
     points: list[tuple[float, float]] = []
     sizes: list[Size] = []
     for sample in samples:
-        if not isinstance(sample.answer, GroundingResult) or sample.coordinate_space not in COORDINATE_SPACES:
+        space = sample.coordinate_space
+        if not isinstance(sample.answer, GroundingResult) or space is None or space not in COORDINATE_SPACES:
             continue
-        back = coordinate_map(sample.coordinate_space, sample.image_size).inverse
+        back = coordinate_map(space, sample.image_size).inverse
         found = [back.point(xy) for xy in _positions(sample.answer)]
         points += found
         sizes += [sample.image_size] * len(found)
