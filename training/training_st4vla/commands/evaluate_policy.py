@@ -124,7 +124,8 @@ def environment_config(args: EvaluatePolicyArguments) -> Any:
     cls = EnvConfig.get_choice_class(args.env)
     options: dict[str, str] = {}
     for option in args.env_options or []:
-        name, _, options[name] = option.partition("=")
+        name, _, value = option.partition("=")
+        options[name] = value
     if args.tasks:
         options["task"] = ",".join(args.tasks)
     if args.split:

@@ -362,7 +362,9 @@ def _shown(value: Any) -> str:
 
 def _fitting_space(entry: Rejected, declared: str | None, image_size: Size) -> str | None:
     """The narrowest other space in which an item that is outside would be inside."""
-    if entry.reason != RejectReason.OUTSIDE or not entry.coordinates or declared is None or declared not in COORDINATE_SPACES:
+    if declared is None or declared not in COORDINATE_SPACES:
+        return None
+    if entry.reason != RejectReason.OUTSIDE or not entry.coordinates:
         return None
     back = coordinate_map(declared, image_size).inverse
     raw = back.points(zip(entry.coordinates[::2], entry.coordinates[1::2], strict=True))
