@@ -187,7 +187,8 @@ def _placed(mean: np.ndarray | None, sample: GroundingSample) -> GroundingResult
         return GroundingResult(image_size=sample.image_size)
     found = np.clip(mean, 0.0, 1.0) * [width, height]
     if sample.kind == "box":
-        return GroundingResult(boxes=(Box(tuple(found.ravel().tolist())),), image_size=sample.image_size)
+        left, top, right, bottom = found.ravel().tolist()
+        return GroundingResult(boxes=(Box((left, top, right, bottom)),), image_size=sample.image_size)
     if sample.kind == "point":
         return GroundingResult((Point(tuple(found[0])),), image_size=sample.image_size)
     return GroundingResult(traces=(Trace(tuple(map(tuple, found))),), image_size=sample.image_size)

@@ -125,7 +125,9 @@ def _draw_objects(rng: np.random.Generator, split: Split, count: int) -> list[It
 
 def _draw_places(rng: np.random.Generator, split: Split, task: Task) -> list[Item]:
     shapes = UNSEEN_CONTAINERS + CONTAINERS if split.unseen_objects else CONTAINERS
-    kinds: tuple[Kind, ...] = (*("container",) * task.containers, *("zone",) * task.zones)
+    container: Kind = "container"
+    zone: Kind = "zone"
+    kinds = [container] * task.containers + [zone] * task.zones
     hues = rng.permutation(list(COLORS))
     return [
         Item("", kind, "zone" if kind == "zone" else _choice(rng, shapes), str(hue))

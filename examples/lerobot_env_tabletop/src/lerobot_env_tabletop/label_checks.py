@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .engine import MjData, MjModel, mujoco
@@ -57,13 +59,13 @@ def projected_box(model: MjModel, data: MjData, body: int, matrix: np.ndarray, s
     return np.clip(np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]), 0, size)
 
 
-def _segment(renderer: mujoco.Renderer, data: MjData, camera: str, option: mujoco.MjvOption) -> np.ndarray:
+def _segment(renderer: Any, data: MjData, camera: str, option: Any) -> np.ndarray:
     renderer.update_scene(data, camera=camera, scene_option=option)
     ids, kinds = np.moveaxis(renderer.render(), -1, 0)
     return np.where(kinds == int(mujoco.mjtObj.mjOBJ_GEOM), ids, -1)
 
 
-def _alone(model: MjModel, data: MjData, body: int, camera: str, renderer: mujoco.Renderer) -> np.ndarray:
+def _alone(model: MjModel, data: MjData, body: int, camera: str, renderer: Any) -> np.ndarray:
     """Mask ``[H, W]`` of a body with everything else out of the way."""
     option, groups = mujoco.MjvOption(), model.geom_group.copy()
     option.geomgroup[_HIDDEN_GROUP] = 0
@@ -103,7 +105,7 @@ class _Tally:
         self.counts["worst_trace_error_px"] = max(self.counts["worst_trace_error_px"], round(error, 3))
 
 
-def _check_camera(env: TabletopEnv, label: CameraLabels, renderer: mujoco.Renderer, tally: _Tally) -> None:
+def _check_camera(env: TabletopEnv, label: CameraLabels, renderer: Any, tally: _Tally) -> None:
     sim, size = env.simulation, env.image_size
     matrix = camera_matrix(sim.model, sim.data, label.camera, size)
     geoms = _segment(renderer, sim.data, label.camera, mujoco.MjvOption())

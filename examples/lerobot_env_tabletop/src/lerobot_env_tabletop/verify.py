@@ -81,7 +81,7 @@ def score_all(policy: PolicyName, splits: Sequence[str], episodes: int | None, w
     Returns:
         ``{split: {task: {success, found_target, episodes, mean_steps, chance, failed_seeds}}}``, rates in 0..1.
     """
-    jobs: list[tuple[str, str, PolicyName, range]] = []
+    jobs: list[Any] = []
     for split in splits:
         count = episodes or SPLITS[split].episodes_per_task
         for task in SPLITS[split].tasks:

@@ -257,7 +257,7 @@ def _in_pixels(
     space = require_space(options.coordinate_space or "pixel", where)
     image = image_reference(_image_value(row), options.image_roots, where)
     declared = row.get("meta_data")
-    meta: Row = declared if isinstance(declared, Mapping) else row
+    meta: Any = declared if isinstance(declared, Mapping) else row
     original = row_size(meta, (("original_width", "original_height"),))
     size = image.size() if original else row_size(row) or image.size()
     return GroundingSample(
