@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -125,9 +125,7 @@ def _draw_objects(rng: np.random.Generator, split: Split, count: int) -> list[It
 
 def _draw_places(rng: np.random.Generator, split: Split, task: Task) -> list[Item]:
     shapes = UNSEEN_CONTAINERS + CONTAINERS if split.unseen_objects else CONTAINERS
-    container: Kind = "container"
-    zone: Kind = "zone"
-    kinds = [container] * task.containers + [zone] * task.zones
+    kinds = cast("list[Kind]", ["container"] * task.containers + ["zone"] * task.zones)
     hues = rng.permutation(list(COLORS))
     return [
         Item("", kind, "zone" if kind == "zone" else _choice(rng, shapes), str(hue))
