@@ -112,9 +112,13 @@ def test_grounding_rows(recording):
     assert len({(r["episode_index"], r["frame_index"]) for r in rows}) == summary(recording)["frames"]
     for row in rows:
         filled = [name for name in ("points", "boxes", "traces") if row[name]]
-        assert filled == [{"point": "points", "box": "boxes", "trace": "traces"}[row["kind"]]]
+        answer = {"point": "points", "box": "boxes", "trace": "traces"}[row["kind"]]
+        assert answer in filled
+        # A point on an object comes with the region in which it is right.
+        assert filled in ([answer], ["points", "boxes"])
+        assert row["question"] == ("spatial" if row["role"] == "task" else "kind")
         assert (row["coordinate_space"], row["license"], row["image_width"]) == ("pixel", "Apache-2.0", 64)
-    assert {row["role"] for row in rows} == {"objects", "target", "place", "free_space", "gripper"}
+    assert {row["role"] for row in rows} == {"objects", "target", "place", "free_space", "gripper", "task"}
 
 
 def test_st4vla_reads_actions_and_contract(recording):

@@ -80,11 +80,10 @@ class ModelPolicy:
         return self._hold.step(self._queue.pop())
 
     def ground(self, observation: dict[str, Any], instructions: list[str], rows: list[int]) -> list[Any]:
-        """Where the model sees what the instruction names, on the first camera."""
+        """What the model answers to the spatial prompt that it acts under, on the first camera."""
         camera = named_images(observation, self.contract.cameras)[0]
-        inputs = self.processor.ground(
-            images=[[camera[row]] for row in rows], text=[instructions[row] for row in rows]
-        )
+        pictures, words = [[camera[row]] for row in rows], [instructions[row] for row in rows]
+        inputs = self.processor.ground(images=pictures, text=words, kind="spatial")
         tokens = self.model.generate(**inputs.to(self.model.device), max_new_tokens=128, do_sample=False)
         return self.processor.post_process_grounding(tokens, inputs)
 

@@ -44,7 +44,9 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
 
     Returns:
         Dicts with ``role``, ``kind``, ``instruction``, ``points``, ``boxes``, ``traces`` and ``labels`` (one
-        per point or box). Roles: ``objects``, ``target``, ``place``, ``free_space``, ``gripper``.
+        per point, then per box) and ``question``: ``spatial`` for the instruction itself as it is asked for acting
+        (role ``task``: what to take and where it goes), else ``kind``. Roles: ``objects``, ``target``, ``place``,
+        ``free_space``, ``gripper``, ``task``. Boxes beside a point are the region in which a point is right.
     """
     goal = demo.episode.goals[int(demo.order_index[frame])]
     words, task = _target_words(demo, frame), demo.episode.instruction
@@ -52,13 +54,14 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
     seen = list(label.visible.values())
     answers: list[dict[str, Any]] = []
 
-    def add(role: str, question: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = ()) -> None:
+    def add(role: str, words: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = ()) -> None:
         kind = "point" if points else "box" if boxes else "trace"
         answers.append(
             {
                 "role": role,
                 "kind": kind,
-                "instruction": question,
+                "question": "spatial" if role == "task" else "kind",
+                "instruction": words,
                 "points": [_round(p) for p in points],
                 "boxes": [_round(b) for b in boxes],
                 "traces": [[_round(p) for p in t] for t in traces],
@@ -71,13 +74,18 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
     if target is not None:
         add("target", words, boxes=[target.box], labels=[target.item.label])
     if label.target is not None:
-        add("target", words, points=[label.target], labels=[words])
+        region = [] if target is None else [target]
+        boxes, names = [one.box for one in region], [one.item.label for one in region]
+        add("target", words, points=[label.target], boxes=boxes, labels=[words, *names])
     if label.destination is not None:
         question = f"the place to put {words} for the task: {task}"
         add("place", question, points=[label.destination], labels=["place"])
     if place is not None and goal.action in ("put", "push", "stack"):
         reference = demo.episode.orders[int(demo.order_index[frame])].destinations[0]
         add("place", phrase(reference), boxes=[place.box], labels=[place.item.label])
+    if target is not None:
+        wanted = [target] if place is None else [target, place]
+        add("task", task, boxes=[one.box for one in wanted], labels=[one.item.label for one in wanted])
     if label.free:
         add("free_space", "free space on the table", points=label.free, labels=["free space"] * len(label.free))
     if label.free_region is not None:
@@ -137,7 +145,7 @@ def language_events(demo: Demonstration, frame: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for offset, camera in enumerate(CAMERAS):
         answers = frame_answers(demo, frame, demo.labels[camera][frame])
-        asked = [answer for answer in answers if answer["kind"] != "trace"]
+        asked = [answer for answer in answers if answer["kind"] != "trace" and answer["question"] == "kind"]
         if asked:
             chosen = asked[(frame + offset) % len(asked)]
             rows.append(_row("user", _asks(chosen), "vqa", camera_key(camera)))

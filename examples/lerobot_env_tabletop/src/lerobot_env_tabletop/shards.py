@@ -140,6 +140,7 @@ def grounding_schema() -> Any:
         "dataset",
         "camera",
         "instruction",
+        "question",
         "role",
         "kind",
         "coordinate_space",
