@@ -33,7 +33,7 @@ class EvaluatePolicyArguments:
     num_inference_steps: int | None = flag("denoising steps; the model's own without it", None)
     guidance_scale: float | None = flag("classifier-free guidance, 1 = off; the model's own without it", None)
     films: int = flag("film so many of the first episodes of each task", 4)
-    ground_every: int = flag("control steps between two groundings drawn into a film; 0 draws none", 5)
+    ground_every: int = flag("control steps between two groundings drawn into a film; 0 draws none", 20)
     films_dir: str | None = flag("write the films to this folder as MP4", None)
     compare: str | None = flag("a --json file of another policy on the same episodes", None)
     dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")

@@ -32,6 +32,7 @@ def run(args: InitArguments) -> int:
     import torch
     from transformers import set_seed
 
+    from processing_st4vla.prompts import resolve_spatial_prompt
     from training_st4vla.loading import DTYPES
     from training_st4vla.saving import refuse_existing, save_model_folder
 
@@ -43,6 +44,7 @@ def run(args: InitArguments) -> int:
         raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
     if args.image_size < 28 or args.image_size % 28:
         raise UserError(f"--image-size: expected a positive multiple of 28, found {args.image_size}.")
+    resolve_spatial_prompt(args.spatial_prompt)
     dtype: Any = DTYPES[args.dtype]
     set_seed(args.seed)
     model, processor, metadata = _from_preset(args) if args.vlm is None else _from_base(args, args.vlm, dtype)

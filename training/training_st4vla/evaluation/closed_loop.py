@@ -62,7 +62,7 @@ def run_episodes(
     suite: str,
     task: str,
     films: int = 0,
-    ground_every: int = 5,
+    ground_every: int = 20,
     on_step: Callable[[], None] = lambda: None,
 ) -> Iterable[Rollout]:
     """
