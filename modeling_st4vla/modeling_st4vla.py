@@ -302,7 +302,13 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         """Each sample's denoising error, `(batch,)`: mean over valid steps, valid dimensions and noisy copies."""
         # 1. Draw noise and timesteps: several noisy copies per sample share one condition
         batch, expert = actions.shape[0], self.action_expert
-        actions = actions.float()
+        weight = torch.ones_like(actions, dtype=torch.float32)
+        if action_is_pad is not None:
+            weight = weight * (~action_is_pad.bool()).to(weight.device)[:, :, None]
+        if action_dim_mask is not None:
+            weight = weight * action_dim_mask.to(weight.device)[:, None, :]
+        # What does not count is not read either: the expert's attention would carry it into the steps that do.
+        actions = actions.float().masked_fill(weight == 0, 0.0)
         copies = self.config.num_noise_samples
         if noise is not None:
             copies = noise.shape[1] if noise.ndim == 4 else 1
@@ -324,11 +330,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
 
         # 3. Average what counts
         squared = (prediction - target.to(prediction.device)).square().unflatten(0, (batch, copies)).mean(dim=1)
-        weight = torch.ones_like(squared)
-        if action_is_pad is not None:
-            weight = weight * (~action_is_pad.bool()).to(weight.device)[:, :, None]
-        if action_dim_mask is not None:
-            weight = weight * action_dim_mask.to(weight.device)[:, None, :]
+        weight = weight.to(squared.device)
         return (squared * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
 
     # Public calls

@@ -101,6 +101,21 @@ def test_errors_where_nothing_counts_do_not_change_the_loss(
     assert loss() > expected + 1e-3 or loss() < expected - 1e-3
 
 
+def test_values_in_padding_change_nothing(model: Any, make_inputs: Callable) -> None:
+    pad = torch.tensor([[False, False, False, True, True]])
+    dims = torch.tensor([[1.0, 1.0, 0.0]])
+    fixed = {
+        "noise": draw(1, 2, 5, 3),
+        "timestep": torch.tensor([[7, 60]]),
+        "action_is_pad": pad,
+        "action_dim_mask": dims,
+    }
+    actions = draw(1, 5, 3)
+    expected = model(**make_inputs(1), actions=actions, **fixed).action_losses
+    actions[:, 3:], actions[:, :, 2] = 1e3, float("nan")
+    assert model(**make_inputs(1), actions=actions, **fixed).action_losses.equal(expected)
+
+
 def test_a_wholly_padded_sample_costs_nothing(model: Any, make_inputs: Callable) -> None:
     pad = torch.tensor([[True] * 5, [False] * 5])
     losses = model(**make_inputs(1, 1), actions=draw(2, 5, 3), action_is_pad=pad).action_losses

@@ -1,6 +1,9 @@
 """The Gymnasium environment and its controller."""
 
 import copy
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import gymnasium as gym
@@ -158,6 +161,26 @@ def test_vector_environments_of_the_plugin(use_async_envs):
         assert not info["is_success"].any()
     finally:
         envs.close()
+
+
+def test_a_machine_without_graphics_still_simulates_and_says_what_to_install():
+    code = (
+        "import ctypes; real = ctypes.CDLL\n"
+        "def absent(name, *more, **options):\n"
+        "    if 'EGL' in str(name) or 'OSMesa' in str(name): raise OSError(name)\n"
+        "    return real(name, *more, **options)\n"
+        "ctypes.CDLL = absent\n"
+        "from lerobot_env_tabletop import make_env\n"
+        "print(make_env(pixels=False).reset(seed=0)[1]['instruction'])\n"
+        "make_env(image_size=32).reset(seed=0)\n"
+    )
+    environment = {**os.environ, "MUJOCO_GL": "egl"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert run.stdout.strip(), run.stderr
+    assert "RenderingError" in run.stderr
+    assert "apt-get install -y libegl1" in run.stderr
 
 
 class _Replay(torch.nn.Module):

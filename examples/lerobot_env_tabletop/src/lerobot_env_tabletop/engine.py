@@ -25,11 +25,13 @@ OSMESA = ("libOSMesa.so.8", "libOSMesa.so.6")
 
 # Mesa's software rasteriser gains nothing from threads at these sizes; one process per core does. Read when it loads.
 os.environ.setdefault("LP_NUM_THREADS", "0")
-# MuJoCo reads this once, on import, and fails there when told to use a library that is absent.
-if sys.platform.startswith("linux") and not os.environ.get("MUJOCO_GL"):
-    available = "egl" if loads(*EGL) else "osmesa" if loads(*OSMESA) else ""
-    if available:
-        os.environ["MUJOCO_GL"] = available
+if sys.platform.startswith("linux"):
+    installed = [name for name, libraries in (("egl", EGL), ("osmesa", OSMESA)) if loads(*libraries)]
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    # MuJoCo reads this once, on import, and fails there when told to use a library that is absent. Without any,
+    # physics still works, and the renderer says what to install.
+    if wanted in ("", "egl", "osmesa") and wanted not in installed:
+        os.environ["MUJOCO_GL"] = installed[0] if installed else "disable"
 
 mujoco: Any = importlib.import_module("mujoco")
 type MjModel = Any

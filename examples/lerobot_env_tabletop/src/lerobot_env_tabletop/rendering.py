@@ -51,9 +51,11 @@ def _backends() -> dict[str, Callable[[int], Any]]:
     """What to try, in order: what ``MUJOCO_GL`` names (the package sets it to what is installed), then the others."""
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     makers: dict[str, Callable[[int], Any]] = {"egl": _make_egl, "osmesa": _make_osmesa}
+    if not sys.platform.startswith("linux"):
+        return {chosen: _make_default}
     if chosen in makers:
         return {chosen: makers[chosen], **makers}
-    return {chosen: _make_default} if chosen or not sys.platform.startswith("linux") else makers
+    return {chosen: _make_default, **makers} if chosen == "glfw" else makers
 
 
 def _make_gl_context(size: int) -> Any:
