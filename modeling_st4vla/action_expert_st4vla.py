@@ -64,7 +64,7 @@ class DiTAttention(nn.Module):
 
 class DiTBlock(GradientCheckpointingLayer):
     """
-    Pre-norm self-attention and MLP, norms without affine parameters, as in CogACT's action model (METHOD section 1.4).
+    Pre-norm self-attention and MLP, norms without affine parameters, as in CogACT's action model (arXiv 2411.19650).
     """
 
     def __init__(self, config: ST4VLAConfig, hidden_size: int, num_heads: int) -> None:

@@ -97,7 +97,7 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
 
 
 def grounding_rows(demo: Demonstration, episode_index: int, dataset: str, size: int) -> list[dict[str, Any]]:
-    """Grounding rows of a demonstration: DESIGN §5's columns, every frame, both cameras."""
+    """Grounding rows of a demonstration: the columns that st4vla reads, every frame, both cameras."""
     rows: list[dict[str, Any]] = []
     for frame in range(len(demo)):
         for camera in CAMERAS:
