@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,33 @@ from training_st4vla.commands.console import say, write_json
 from training_st4vla.errors import UserError
 
 RUN_FILE = "run.json"
+
+
+def start_run(args: Any, training: Any) -> Path | None:
+    """
+    Checks what both stages ask of their flags, and prepares the run's folder; see `claim_run_folder`.
+
+    Args:
+        args: flags of the command, with `model` and `dtype`. training (`TrainingArguments`).
+    """
+    if not args.model:
+        raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
+    if args.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
+    # One process after the other: a folder that the first is just claiming looks occupied to the others.
+    with training.main_process_first(desc="claiming the run's folder"):
+        return claim_run_folder(
+            Path(training.output_dir), {"arguments": asdict(args), "training": run_identity(training)}
+        )
+
+
+def complete_run(trainer: Any, processor: Any, args: Any, checkpoint: Path | None) -> Path:
+    """Trains to the end, from a checkpoint if there is one, and publishes the model; returns its folder."""
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    output = Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero():
+        finish_run(trainer, processor, output, args)
+    return output
 
 
 def claim_run_folder(output: Path, identity: dict[str, Any]) -> Path | None:
@@ -127,4 +155,4 @@ def loss_curves(history: list[dict[str, Any]]) -> tuple[list[int], dict[str, lis
     }
 
 
-__all__ = ["claim_run_folder", "finish_run", "loss_curves", "run_identity", "write_training_report"]
+__all__ = ["complete_run", "loss_curves", "start_run"]

@@ -1,6 +1,6 @@
 """`st4vla train-actions`: stage 2 on a LeRobot dataset."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from training_st4vla.commands.data_arguments import (
     show_dataset,
 )
 from training_st4vla.commands.main import Command
-from training_st4vla.commands.runs import claim_run_folder, finish_run, run_identity
-from training_st4vla.errors import UserError, require_extra
+from training_st4vla.commands.runs import complete_run, start_run
+from training_st4vla.errors import require_extra
 
 
 @dataclass
@@ -58,12 +58,7 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path:
     from training_st4vla.action_trainer import SpatialActionTrainer
     from training_st4vla.loading import load_model
 
-    if not args.model:
-        raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
-    if args.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
-    output = Path(training.output_dir)
-    checkpoint = claim_run_folder(output, {"arguments": asdict(args), "training": run_identity(training)})
+    checkpoint = start_run(args, training)
     model, processor = load_model(args.model, args.dtype, device="cpu")
     if args.spatial_prompt is not None:
         processor.spatial_prompt = args.spatial_prompt
@@ -82,10 +77,7 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path:
             f"training {sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6:.2f} M parameters on "
             f"{training.device}, {args.dtype}" + (f", from {checkpoint.name}" if checkpoint else "")
         )
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.is_world_process_zero():
-        finish_run(trainer, processor, output, args)
-    return output
+    return complete_run(trainer, processor, args, checkpoint)
 
 
 def _open_grounding(args: TrainActionsArguments) -> Any:

@@ -1,13 +1,13 @@
 """`st4vla train-grounding`: stage 1 on a grounding dataset."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training_st4vla.commands.arguments import exit_with, flag
 from training_st4vla.commands.console import say
 from training_st4vla.commands.main import Command
-from training_st4vla.commands.runs import claim_run_folder, finish_run, run_identity
+from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
 
 
@@ -50,12 +50,7 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
     from training_st4vla.grounding_trainer import SpatialGroundingTrainer
     from training_st4vla.loading import load_model
 
-    if not args.model:
-        raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
-    if args.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
-    output = Path(training.output_dir)
-    checkpoint = claim_run_folder(output, {"arguments": asdict(args), "training": run_identity(training)})
+    checkpoint = start_run(args, training)
     dataset = open_grounding_dataset(args.dataset, max_rows=args.max_rows)
     if args.kinds:
         kinds = set(args.kinds)
@@ -67,10 +62,7 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
     if trainer.is_world_process_zero():
         say(f"dataset  {dataset.name}, {len(dataset)} questions")
         say(f"training {sum(p.numel() for p in model.vlm.parameters()) / 1e6:.2f} M parameters on {training.device}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.is_world_process_zero():
-        finish_run(trainer, processor, output, args)
-    return output
+    return complete_run(trainer, processor, args, checkpoint)
 
 
 COMMAND = Command(

@@ -175,6 +175,11 @@ def _draw_xy(rng: np.random.Generator, area: tuple[tuple[float, float], tuple[fl
     return float(rng.uniform(*area[0])), float(rng.uniform(*area[1]))
 
 
+def _triple(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
+    x, y, z = rng.uniform(low, high, 3).tolist()
+    return x, y, z
+
+
 def _draw_look(rng: np.random.Generator, split: Split) -> Look:
     grey = float(rng.uniform(0.12, 0.3))
     if not split.unseen_look:
@@ -183,16 +188,16 @@ def _draw_look(rng: np.random.Generator, split: Split) -> Look:
             floor=(grey, grey, grey + 0.02),
             light=float(rng.uniform(0.55, 0.72)),
             light_from=(float(rng.uniform(0.4, 0.8)), float(rng.uniform(-0.5, 0.5)), 1.6),
-            camera_shift=tuple(float(v) for v in rng.uniform(-0.006, 0.006, 3)),  # type: ignore[arg-type]
+            camera_shift=_triple(rng, -0.006, 0.006),
         )
     return Look(
         table=_choice(rng, UNSEEN_TABLES),
-        floor=tuple(float(v) for v in rng.uniform(0.1, 0.6, 3)),  # type: ignore[arg-type]
+        floor=_triple(rng, 0.1, 0.6),
         light=float(rng.choice([rng.uniform(0.30, 0.45), rng.uniform(0.8, 0.95)])),
         light_from=(float(rng.uniform(-0.2, 1.4)), float(rng.choice([-1.2, 1.2])), 1.3),
-        tint=tuple(float(v) for v in rng.uniform(0.8, 1.0, 3)),  # type: ignore[arg-type]
+        tint=_triple(rng, 0.8, 1.0),
         shadows=bool(rng.random() < 0.5),
-        camera_shift=tuple(float(v) for v in rng.uniform(-0.02, 0.02, 3)),  # type: ignore[arg-type]
+        camera_shift=_triple(rng, -0.02, 0.02),
     )
 
 
