@@ -15,6 +15,7 @@ from .action_expert_st4vla import ActionExpert, StateEncoder
 from .configuration_st4vla import ST4VLAConfig
 from .noise_schedule_st4vla import add_noise, build_scheduler, is_flow_matching, sample_timesteps, training_target
 from .query_transformer_st4vla import QueryTransformer
+from .vision_attention_st4vla import batch_windows
 
 # Forward arguments the planner knows nothing about; `generate` drops them.
 _ACTION_ONLY_INPUTS = (
@@ -151,6 +152,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
     def __init__(self, config: ST4VLAConfig) -> None:
         super().__init__(config)
         self.vlm = AutoModelForImageTextToText.from_config(config.vlm_config)
+        batch_windows(self.vlm)
         self.vision_encoder = AutoModel.from_config(config.vision_encoder_config)
         self.vision_projector = nn.Linear(config.vision_encoder_config.hidden_size, config.text_config.hidden_size)
         self.query_transformer = QueryTransformer(config)

@@ -118,7 +118,7 @@ def test_grounding_rows(recording):
         assert filled in ([answer], ["points", "boxes"])
         assert row["question"] == ("spatial" if row["role"] == "task" else "kind")
         assert (row["coordinate_space"], row["license"], row["image_width"]) == ("pixel", "Apache-2.0", 64)
-    assert {row["role"] for row in rows} == {"objects", "target", "place", "free_space", "gripper", "task"}
+    assert {row["role"] for row in rows} == {"objects", "object", "target", "place", "free_space", "gripper", "task"}
 
 
 def test_st4vla_reads_actions_and_contract(recording):

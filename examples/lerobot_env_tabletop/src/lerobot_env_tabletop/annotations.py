@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .labels import Box, CameraLabels, Point
-from .language import Order, phrase
+import numpy as np
+
+from .labels import Box, CameraLabels, Point, Visible
+from .language import Order, describe, phrase
 from .recording import Demonstration
 from .scene import CAMERAS
 
@@ -39,14 +41,27 @@ def _target_words(demo: Demonstration, frame: int) -> str:
     return f"the {demo.episode.scene.item(demo.episode.goals[index].target).label}"
 
 
+def _other_item(demo: Demonstration, frame: int, label: CameraLabels) -> tuple[Visible, str] | None:
+    """A visible item that the order does not move, and words for it that stay true wherever things are."""
+    goal = demo.episode.goals[int(demo.order_index[frame])]
+    rng = np.random.default_rng([*demo.episode.instruction.encode(), frame, *label.camera.encode()])
+    others = [shown for name, shown in label.visible.items() if name != goal.target]
+    for index in rng.permutation(len(others)):
+        reference = describe(others[index].item, demo.episode.scene.items, rng, attributes_only=True)
+        if reference is not None:
+            return others[index], phrase(reference)
+    return None
+
+
 def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[dict[str, Any]]:
     """Every question that this frame of this camera answers.
 
     Returns:
         Dicts with ``role``, ``kind``, ``instruction``, ``points``, ``boxes``, ``traces`` and ``labels`` (one
         per point, then per box) and ``question``: ``spatial`` for the instruction itself as it is asked for acting
-        (role ``task``: what to take and where it goes), else ``kind``. Roles: ``objects``, ``target``, ``place``,
-        ``free_space``, ``gripper``, ``task``. Boxes beside a point are the region in which a point is right.
+        (role ``task``: what to take and where it goes), else ``kind``. Roles: ``objects`` (all of them), ``object``
+        (one that the order is not about), ``target``, ``place``, ``free_space``, ``gripper``, ``task``. Boxes beside a
+        point are the region in which a point is right.
     """
     goal = demo.episode.goals[int(demo.order_index[frame])]
     words, task = _target_words(demo, frame), demo.episode.instruction
@@ -73,6 +88,11 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
         add("objects", "everything on the table", boxes=[v.box for v in seen], labels=[v.item.label for v in seen])
     if target is not None:
         add("target", words, boxes=[target.box], labels=[target.item.label])
+    other = _other_item(demo, frame, label)
+    if other is not None:
+        shown, name = other
+        add("object", name, boxes=[shown.box], labels=[shown.item.label])
+        add("object", name, points=[shown.point], boxes=[shown.box], labels=[name, shown.item.label])
     if label.target is not None:
         region = [] if target is None else [target]
         boxes, names = [one.box for one in region], [one.item.label for one in region]

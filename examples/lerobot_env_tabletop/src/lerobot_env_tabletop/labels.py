@@ -33,11 +33,13 @@ class Visible:
     Attributes:
         item: The item.
         box: Box around its visible pixels.
+        point: Centre of the visible pixel nearest to the middle of them all.
         pixels: Number of visible pixels.
     """
 
     item: Item
     box: Box
+    point: Point
     pixels: int
 
 
@@ -126,7 +128,9 @@ def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visi
         mine = shown == index
         x, y = columns[mine], rows[mine]
         box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
-        found[items[index].name] = Visible(items[index], box, int(counts[index]))
+        middle = int(np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2))
+        point = (float(x[middle]) + 0.5, float(y[middle]) + 0.5)
+        found[items[index].name] = Visible(items[index], box, point, int(counts[index]))
     return found
 
 
