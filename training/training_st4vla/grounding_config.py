@@ -11,11 +11,22 @@ class SpatialGroundingConfig(SFTConfig):
     r"""
     Settings of [`SpatialGroundingTrainer`], on top of [`~trl.SFTConfig`].
 
+    > Parameters that control the evaluation during training (`eval_strategy`, `eval_steps`)
+
+    Args:
+        eval_questions (`int`, *optional*, defaults to `96`): held-out questions answered by generation each time.
+        eval_max_new_tokens (`int`, *optional*, defaults to `256`): longest answer, in tokens.
+        eval_pictures (`int`, *optional*, defaults to `8`): answers drawn each time, into `output_dir/pictures`.
+
     > [!NOTE]
     > Defaults that differ from `SFTConfig`: `learning_rate` (`1e-5`, the paper's), `max_length` (`None`: an image is
     > never cut), `remove_unused_columns` (`False`), `gradient_checkpointing` (`False`), `report_to` (`"none"`),
-    > `save_total_limit` (`2`), `adam_beta2` (`0.95`).
+    > `save_total_limit` (`2`), `adam_beta2` (`0.95`), `train_sampling_strategy` (`"group_by_length"`).
     """
+
+    eval_questions: int = field(default=96, metadata={"help": "held-out questions of an evaluation, drawn evenly"})
+    eval_max_new_tokens: int = field(default=256, metadata={"help": "longest answer at an evaluation, in tokens"})
+    eval_pictures: int = field(default=8, metadata={"help": "answers drawn at each evaluation"})
 
     learning_rate: float = field(default=1e-5, metadata={"help": "learning rate of the planner"})
     adam_beta2: float = field(default=0.95, metadata={"help": "second moment decay of AdamW"})
@@ -29,6 +40,9 @@ class SpatialGroundingConfig(SFTConfig):
         default="none", metadata={"help": "trackio, wandb, tensorboard or none"}
     )
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "group_by_length (little padding), random or sequential"}
+    )
 
     def __post_init__(self) -> None:
         if self.remove_unused_columns:

@@ -1,27 +1,39 @@
 """Stage 1: the planner learns to answer with points, boxes and traces. TRL's `SFTTrainer` does the work."""
+# The trainer knows its model and arguments by their base classes only.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
+from pathlib import Path
 from typing import Any
 
 import datasets
-from torch.utils.data import Dataset
+from accelerate.utils import gather_object
+from torch.utils.data import Dataset, Sampler
 from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.data.collators import GroundingCollator
+from training_st4vla.data.length_groups import LengthGroupedEpochs
 from training_st4vla.grounding_config import SpatialGroundingConfig
 from training_st4vla.resuming import StrictResume
+
+PICTURES = "pictures"
 
 
 class SpatialGroundingTrainer(StrictResume, SFTTrainer):
     """
     [`~trl.SFTTrainer`] on grounding data: completion-only loss over the answers.
 
+    With `eval_dataset`, every evaluation also asks held-out questions, by real generation: IoU@0.5 of boxes, points in
+    their region, trace errors and the share of answers that could be read are logged as `eval_*`, and a picture of
+    the first answers is kept in `output_dir/pictures`.
+
     Args:
         model ([`ST4VLAForActionPrediction`]): only its planner is trained; or a plain Qwen-VL.
         args ([`SpatialGroundingConfig`]).
-        train_dataset, eval_dataset (`Dataset`): map-style, of samples `{image, instruction, kind, answer}`, as
+        train_dataset (`Dataset`): map-style, of samples `{image, instruction, kind, answer}`, as
             [`~training_st4vla.data.grounding.open_grounding_dataset`] gives them.
+        eval_dataset (`GroundingDataset`, *optional*): held out.
         processing_class ([`ST4VLAProcessor`]).
         peft_config (`PeftConfig`, *optional*): trains adapters instead of the planner itself.
     """
@@ -41,6 +53,9 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         freeze_action_side(model)
+        self._grouped = args.train_sampling_strategy == "group_by_length"
+        self._lengths = lengths_of(train_dataset) if self._grouped else []
+        self._questions = _questions(eval_dataset, args.eval_questions, args.seed)
         super().__init__(
             model=model,
             args=args,
@@ -52,6 +67,54 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             peft_config=peft_config,
             **kwargs,
         )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if not self._grouped:
+            return super()._get_train_sampler(train_dataset)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedEpochs(self._lengths, together, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        return None  # in order: an evaluation neither draws nor groups
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The loss on the held-out set, and the scores of answers to `eval_questions` of its questions."""
+        metrics = super().evaluate(*args, **kwargs)
+        if self._questions is not None:
+            scores = self._score_answers()
+            self.log(scores)
+            metrics.update(scores)
+        return metrics
+
+    def _score_answers(self) -> dict[str, float]:
+        from training_st4vla.evaluation.grounding_evaluation import headline_metrics, score_grounding
+        from training_st4vla.evaluation.grounding_predictions import predict_grounding
+
+        numbers = list(range(len(self._questions)))
+        model = self.accelerator.unwrap_model(self.model)
+        with self.accelerator.split_between_processes(numbers) as mine, self.compute_loss_context_manager():
+            answered = predict_grounding(
+                model,
+                self.processing_class,
+                (self._questions.question(number) for number in mine),
+                batch_size=self.args.eval_batch_size,
+                max_new_tokens=self.args.eval_max_new_tokens,
+            )
+        results = gather_object(answered) if self.args.world_size > 1 else answered
+        samples = list(self._questions.samples())
+        if self.is_world_process_zero() and self.args.eval_pictures:
+            self._draw(samples[: self.args.eval_pictures], results)
+        scores = headline_metrics(score_grounding(results, samples, num_resamples=1))
+        return {f"eval_{name}": value for name, value in scores.items()}
+
+    def _draw(self, samples: list[Any], results: list[Any]) -> None:
+        from training_st4vla.evaluation.grounding_evaluation import answer_sheet
+
+        folder = Path(self.args.output_dir) / PICTURES
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = answer_sheet(samples, results)
+        sheet.save(folder / f"step-{self.state.global_step:07d}.jpg", quality=85)
 
 
 def freeze_action_side(model: Any) -> None:
@@ -71,4 +134,18 @@ def as_hub_dataset(samples: Any) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(read)
 
 
-__all__ = ["SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side"]
+def lengths_of(samples: Any) -> list[int]:
+    """Lengths of questions and answers, without decoding images where the dataset can."""
+    if hasattr(samples, "lengths"):
+        return samples.lengths()
+    return [len(sample["instruction"]) + len(str(sample["answer"])) for sample in samples]
+
+
+def _questions(dataset: Any, number: int, seed: int) -> Any:
+    """The held-out questions of an evaluation; None without any that can be scored."""
+    if dataset is None or not number or not hasattr(dataset, "thin_out"):
+        return None
+    return dataset.filter(lambda sample: sample.kind != "text").thin_out(number, seed)
+
+
+__all__ = ["PICTURES", "SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side", "lengths_of"]

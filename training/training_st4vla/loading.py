@@ -20,12 +20,29 @@ def pick_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load_model(path: str, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
+def training_attention(choice: str, training: Any) -> str:
+    """
+    The attention implementation for a training run: `choice`, or for `auto` the fastest that needs no extra package.
+
+    Args:
+        choice (`str`): `auto`, `sdpa`, `eager`, `flash_attention_2`, ... training (`TrainingArguments`).
+    """
+    if choice != "auto":
+        return choice
+    # torch's fused CPU kernel does not use bfloat16 matrix instructions: 24 ms against 7 ms of plain products for
+    # 16 sequences of 165 tokens, forward and backward (two cores with AMX, torch 2.12, 2026-11-24).
+    return "eager" if training.device.type == "cpu" and training.bf16 else "sdpa"
+
+
+def load_model(
+    path: str, dtype: str = "auto", device: str = "auto", attn_implementation: str = "sdpa"
+) -> tuple[Any, Any]:
     """
     An ST4VLA model in evaluation mode, and its processor.
 
     Args:
         path (`str`): folder or Hub id. dtype (`str`): a key of `DTYPES`. device (`str`): `auto`, `cpu`, `cuda`, ...
+        attn_implementation (`str`): as in transformers.
 
     Raises:
         UserError: when the folder is no model, its weights are damaged or incomplete, or it is another kind of model.
@@ -37,7 +54,9 @@ def load_model(path: str, dtype: str = "auto", device: str = "auto") -> tuple[An
         raise UserError(f"--dtype: expected one of {list(DTYPES)}, found {dtype!r}.")
     _require_config(path, "st4vla")
     try:
-        model = ST4VLAForActionPrediction.from_pretrained(path, dtype=DTYPES[dtype])
+        model = ST4VLAForActionPrediction.from_pretrained(
+            path, dtype=DTYPES[dtype], attn_implementation=attn_implementation
+        )
         processor = ST4VLAProcessor.from_pretrained(path)
     except SafetensorError as error:
         raise UserError(
@@ -100,4 +119,4 @@ def _require_config(path: str, model_type: str) -> None:
         raise UserError(f"--model: expected model_type {model_type!r} in {folder}/config.json, found {found!r}.")
 
 
-__all__ = ["DTYPES", "load_grounder", "load_model", "pick_device"]
+__all__ = ["DTYPES", "load_grounder", "load_model", "pick_device", "training_attention"]

@@ -27,7 +27,8 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     from training_st4vla.data.grounding import open_grounding_dataset
     from training_st4vla.loading import load_model
 
-    model, processor = load_model(str(model_path), "float32", device)
+    attention = "eager" if device == "cpu" else "sdpa"  # as `training_attention` picks for bfloat16
+    model, processor = load_model(str(model_path), "float32", device, attention)
     model.train()
     actions = LeRobotActionDataset(
         demos, chunk_size=model.config.chunk_size, state_keys=["observation.state"], max_frames=8 * batch_size

@@ -111,11 +111,12 @@ def last_complete_checkpoint(output: Path) -> Path | None:
 
 def finish_run(trainer: Any, processor: Any, output: Path, args: Any) -> None:
     """Saves the model into the run's folder, with its training history and report; `args` name model and dataset."""
+    from training_st4vla.adapters import merge_adapters
     from training_st4vla.saving import publish_into
 
     trainer.save_state()
     write_training_report(trainer, output)
-    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    model = merge_adapters(trainer.accelerator.unwrap_model(trainer.model), output / "adapter").eval()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     final = f", last logged loss {history[-1]['loss']:.4g}" if history else ""
     publish_into(
@@ -139,9 +140,42 @@ def write_training_report(trainer: Any, output: Path) -> None:
     if curves:
         steps, losses = curves
         report.figure(plot_loss_curve(steps, losses), "Training loss per optimiser step, mean since the last log.")
+    _add_held_out(report, trainer.state.log_history, output)
     rows = [[key, str(value)] for key, value in sorted(run_identity(trainer.args).items()) if value is not None]
     report.section("Settings").table(headers=("setting", "value"), rows=rows)
     report.write(output / "training.html", overwrite=True)
+
+
+def _add_held_out(report: Any, history: list[dict[str, Any]], output: Path) -> None:
+    """Scores of held-out questions over training, and pictures of the answers, newest first."""
+    from PIL import Image
+
+    from training_st4vla.evaluation.plots import plot_loss_curve
+
+    steps, scores = held_out_scores(history)
+    if not steps:
+        return
+    report.section("Held-out questions")
+    shares = {name: values for name, values in scores.items() if name.endswith(("accuracy", "@0.5", "_rate", "_iou"))}
+    if shares:
+        report.figure(
+            plot_loss_curve(steps, shares, log_scale=False, ylabel="share"),
+            "Answers by generation: right, and readable.",
+        )
+    rows = [[step, *(f"{values[i]:.3f}" for values in scores.values())] for i, step in enumerate(steps)]
+    report.table(headers=("step", *scores), rows=rows)
+    pictures = sorted((output / "pictures").glob("step-*.jpg"), reverse=True)
+    if pictures:
+        report.text("Left: the truth. Right: the answer.")
+        report.gallery([(Image.open(path), path.stem) for path in pictures[:4]], max_side=2000)
+
+
+def held_out_scores(history: list[dict[str, Any]]) -> tuple[list[int], dict[str, list[float]]]:
+    """Steps of the evaluations by generation, and each score at them."""
+    entries = [entry for entry in history if any(key.endswith("_parse_rate") for key in entry)]
+    names = [key for key in (entries[0] if entries else {}) if key.startswith("eval_")]
+    scores = {name.removeprefix("eval_"): [entry.get(name, float("nan")) for entry in entries] for name in names}
+    return [entry["step"] for entry in entries], scores
 
 
 def loss_curves(history: list[dict[str, Any]]) -> tuple[list[int], dict[str, list[float]]] | None:

@@ -28,6 +28,7 @@ class TrainActionsArguments(DataArguments):
     grounding_dataset: str | None = flag(
         "grounding dataset to train on beside the actions, so that grounding stays", None
     )
+    attn_implementation: str = flag("attention: auto, sdpa, eager, flash_attention_2", "auto")
     dtype: str = flag("dtype of the weights while training and when saved: float32 or bfloat16", "float32")
 
 
@@ -56,10 +57,11 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path:
         The folder of the finished model, `training.output_dir`.
     """
     from training_st4vla.action_trainer import SpatialActionTrainer
-    from training_st4vla.loading import load_model
+    from training_st4vla.loading import load_model, training_attention
 
     checkpoint = start_run(args, training)
-    model, processor = load_model(args.model, args.dtype, device="cpu")
+    attention = training_attention(args.attn_implementation, training)
+    model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     if args.spatial_prompt is not None:
         processor.spatial_prompt = args.spatial_prompt
     dataset = open_action_dataset(args, model, processor)

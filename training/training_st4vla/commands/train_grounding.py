@@ -19,6 +19,14 @@ class TrainGroundingArguments:
     model: str = flag("ST4VLA model to start from: folder or Hub id", "")
     kinds: list[str] | None = flag("answers to train on: point, box, trace, text; all without it", None)
     max_rows: int | None = flag("use only the first so many rows", None)
+    max_samples: int | None = flag("use at most so many samples, drawn evenly over the set by the seed", None)
+    eval_dataset: str | None = flag(
+        "held-out grounding dataset: scored by generation every --eval-steps, with pictures", None
+    )
+    lora_rank: int | None = flag(
+        "train LoRA adapters of this rank on the planner's language model; full without it", None
+    )
+    attn_implementation: str = flag("attention: auto, sdpa, eager, flash_attention_2", "auto")
     dtype: str = flag("dtype of the weights while training and when saved: float32 or bfloat16", "float32")
 
 
@@ -46,23 +54,45 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
     Returns:
         The folder of the finished model, `training.output_dir`.
     """
-    from training_st4vla.data.grounding import open_grounding_dataset
+    from training_st4vla.adapters import lora_config
     from training_st4vla.grounding_trainer import SpatialGroundingTrainer
-    from training_st4vla.loading import load_model
+    from training_st4vla.loading import load_model, training_attention
 
+    if args.eval_dataset is None and training.eval_strategy != "no":
+        raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
     checkpoint = start_run(args, training)
-    dataset = open_grounding_dataset(args.dataset, max_rows=args.max_rows)
+    dataset = _open(args, args.dataset, "--dataset", args.max_rows, args.max_samples, training.seed)
+    held_out = args.eval_dataset and _open(args, args.eval_dataset, "--eval-dataset", None, training.eval_questions, 0)
+    attention = training_attention(args.attn_implementation, training)
+    model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
+    trainer = SpatialGroundingTrainer(
+        model=model,
+        args=training,
+        train_dataset=dataset,
+        eval_dataset=held_out,
+        processing_class=processor,
+        peft_config=None if args.lora_rank is None else lora_config(args.lora_rank),
+    )
+    if trainer.is_world_process_zero():
+        trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        say(f"dataset  {dataset.name}, {len(dataset)} questions")
+        say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention")
+    return complete_run(trainer, processor, args, checkpoint)
+
+
+def _open(
+    args: TrainGroundingArguments, path: str, name: str, rows: int | None, samples: int | None, seed: int
+) -> Any:
+    """The samples of the wanted kinds."""
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    dataset = open_grounding_dataset(path, max_rows=rows).thin_out(samples, seed)
     if args.kinds:
         kinds = set(args.kinds)
         dataset = dataset.filter(lambda sample: sample.kind in kinds)
     if not len(dataset):
-        raise UserError(f"--dataset: {args.dataset} holds no sample" + (f" of {args.kinds}." if args.kinds else "."))
-    model, processor = load_model(args.model, args.dtype, device="cpu")
-    trainer = SpatialGroundingTrainer(model=model, args=training, train_dataset=dataset, processing_class=processor)
-    if trainer.is_world_process_zero():
-        say(f"dataset  {dataset.name}, {len(dataset)} questions")
-        say(f"training {sum(p.numel() for p in model.vlm.parameters()) / 1e6:.2f} M parameters on {training.device}")
-    return complete_run(trainer, processor, args, checkpoint)
+        raise UserError(f"{name}: {path} holds no sample" + (f" of {args.kinds}." if args.kinds else "."))
+    return dataset
 
 
 COMMAND = Command(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from processing_st4vla import Box, GroundingResult, Point, Trace
 from training_st4vla.data.errors import DataError, explain
@@ -210,6 +210,23 @@ def draw_answer(sample: GroundingSample, result: GroundingResult, max_side: int 
     return canvas
 
 
+def answer_sheet(samples: Sequence[GroundingSample], results: Sequence[GroundingResult]) -> Image.Image:
+    """Truth and answer of several questions, one above the other, each under its words."""
+    rows = [
+        (sample.instruction, draw_answer(sample, result)) for sample, result in zip(samples, results, strict=False)
+    ]
+    if not rows:
+        raise ValueError("samples: expected at least one, found none.")
+    line = 18
+    sheet = Image.new("RGB", (max(p.width for _, p in rows), sum(p.height + line for _, p in rows)), (255, 255, 255))
+    top, pen = 0, ImageDraw.Draw(sheet)
+    for words, picture in rows:
+        pen.text((4, top + 3), words[:90], fill=(0, 0, 0))
+        sheet.paste(picture, (0, top + line))
+        top += picture.height + line
+    return sheet
+
+
 def _draw_truth(sample: GroundingSample, image: Image.Image) -> Image.Image:
     if isinstance(sample.answer, GroundingResult):
         return sample.answer.draw(image)
@@ -301,6 +318,7 @@ def _groups(samples: Sequence[GroundingSample]) -> list[str] | None:
 
 __all__ = [
     "KindScore",
+    "answer_sheet",
     "comparison_table",
     "draw_answer",
     "headline_metrics",
