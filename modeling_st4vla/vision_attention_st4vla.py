@@ -1,10 +1,11 @@
 """
 The planner's vision attention without a loop over windows.
 
-Without flash-attn, transformers calls attention once per window (Qwen2.5-VL) or per image (Qwen3-VL): hundreds of small
-calls in every pass. Windows of one length neither see nor differ from each other, so here they share one call.
+Without flash-attn, transformers calls attention once per window (Qwen2.5-VL) or per image (Qwen3-VL): hundreds of
+small calls in every pass. Windows of one length neither see nor differ from each other, so here they share one call.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -50,23 +51,22 @@ class BatchedWindows:
         queries, keys = apply_rotary_pos_emb_vision(queries, keys, *position_embeddings)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
 
-        def attend(*windows: torch.Tensor) -> torch.Tensor:
-            """`(windows, length, heads, head_dim)` each."""
-            query, key, value = (window.transpose(1, 2) for window in windows)
+        def attend(*parts: torch.Tensor) -> torch.Tensor:
+            """Queries, keys and values `(windows, length, heads, head_dim)`; returns the same shape."""
+            query, key, value = (part.transpose(1, 2) for part in parts)
             return attention(
                 self, query, key, value, attention_mask=None, scaling=self.scaling, is_causal=False, **kwargs
             )[0]
 
-        starts = cu_seqlens.tolist()
-        lengths = {after - before for before, after in zip(starts, starts[1:], strict=False)}
+        windows = list(pairwise(cu_seqlens.tolist()))
+        lengths = {end - start for start, end in windows}
         if len(lengths) == 1:
             whole = [tensor.unflatten(0, (-1, *lengths)) for tensor in (queries, keys, values)]
             return self.proj(attend(*whole).reshape(hidden_states.shape))
         attended = torch.empty_like(queries)
         for length in sorted(lengths):
-            first = [before for before, after in zip(starts, starts[1:], strict=False) if after - before == length]
-            places = torch.tensor(first)[:, None] + torch.arange(length)
-            places = places.to(hidden_states.device)
+            starts = torch.tensor([start for start, end in windows if end - start == length])
+            places = (starts[:, None] + torch.arange(length)).to(hidden_states.device)
             attended[places] = attend(queries[places], keys[places], values[places]).to(attended.dtype)
         return self.proj(attended.reshape(hidden_states.shape))
 

@@ -22,7 +22,7 @@ def lora_config(rank: int) -> Any:
 
 
 def merge_adapters(model: Any, folder: Path) -> Any:
-    """A model without adapters that computes the same; the adapters alone are kept in `folder`. Others pass through."""
+    """A model without adapters that computes the same, its adapters kept in `folder`; other models as they are."""
     if not hasattr(model, "merge_and_unload"):
         return model
     model.save_pretrained(folder)
