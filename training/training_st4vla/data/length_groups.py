@@ -9,8 +9,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 class LengthGroupedEpochs(Sampler[int]):
     """
-    As transformers' `LengthGroupedSampler`, but a resumed run draws the same order: transformers' draws from the global
-    generator, whose state at the start of an epoch is not the same after a restart.
+    As transformers' `LengthGroupedSampler`, but a resumed run draws the same order: transformers' draws from the
+    global generator, whose state at the start of an epoch is not the same after a restart.
 
     Args:
         lengths (`Sequence[int]`): one per sample, in any unit.
