@@ -65,10 +65,13 @@ class ST4VLAPlan(ModelOutput):
 
     Args:
         actions (`torch.FloatTensor` of shape `(batch, chunk_size, action_dim)`): float32, normalised.
+        latent_planning_tokens (`torch.FloatTensor` of shape `(batch, num_query_tokens, query_hidden_size)`): what the
+            actions follow from.
         sequences (`torch.LongTensor` of shape `(batch, prompt + new tokens)`): as `generate` returns them.
     """
 
     actions: torch.FloatTensor | None = None
+    latent_planning_tokens: torch.FloatTensor | None = None
     sequences: torch.LongTensor | None = None
 
 
@@ -505,7 +508,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             past_key_values=cache,
             **generation_options,
         )
-        return ST4VLAPlan(actions=actions, sequences=sequences)
+        tokens = condition[:, : self.config.num_query_tokens]
+        return ST4VLAPlan(actions=actions, latent_planning_tokens=tokens, sequences=sequences)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Text from the planner, by transformers' `generate`; inputs that only concern actions are dropped."""

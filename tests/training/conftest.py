@@ -62,6 +62,8 @@ def train(tmp_path: Path, model: Any, processor: Any, open_toy: Callable[..., An
         callbacks: Any = None,
         resume: Any = None,
         trainer_class: type = SpatialActionTrainer,
+        eval_dataset: Any = None,
+        peft_config: Any = None,
         **settings: Any,
     ) -> SpatialActionTrainer:
         dataset = open_toy()
@@ -85,8 +87,11 @@ def train(tmp_path: Path, model: Any, processor: Any, open_toy: Callable[..., An
             grounding_dataset=grounding,
             processing_class=processor,
             callbacks=callbacks,
+            eval_dataset=eval_dataset,
+            peft_config=peft_config,
         )
-        trainer.train(resume_from_checkpoint=resume)
+        if trainer.args.max_steps:
+            trainer.train(resume_from_checkpoint=resume)
         return trainer
 
     return run

@@ -22,6 +22,18 @@ class SpatialActionConfig(TrainingArguments):
         lm_loss_weight (`float`, *optional*, defaults to `0.1`): weight of the text loss beside the action loss.
         grounding_ratio (`float`, *optional*, defaults to `0.25`): grounding samples per action sample.
 
+    > Parameters that control what is trained
+
+        freeze (`list[str]`, *optional*): names below which nothing is trained, such as `vlm` or `vlm.model.visual`.
+        ema_decay (`float`, *optional*): decay of a moving average of the weights, which is evaluated and saved.
+
+    > Parameters that control the evaluation during training (`eval_strategy`, `eval_steps`)
+
+        eval_frames (`int`, *optional*, defaults to `64`): held-out frames whose action chunks are sampled each time.
+        eval_questions (`int`, *optional*, defaults to `96`): held-out questions answered by generation each time.
+        eval_max_new_tokens (`int`, *optional*, defaults to `256`): longest answer, in tokens.
+        eval_pictures (`int`, *optional*, defaults to `8`): answers drawn each time, into `output_dir/pictures`.
+
     > [!NOTE]
     > Defaults that differ from `TrainingArguments`: `learning_rate` (`5e-5`, everything that is neither planner nor
     > action expert), `adam_beta2` (`0.95`), `weight_decay` (`1e-8`), `lr_scheduler_type` (`cosine_with_min_lr`),
@@ -33,6 +45,13 @@ class SpatialActionConfig(TrainingArguments):
     action_expert_learning_rate: float = field(default=1e-4, metadata={"help": "learning rate of the action expert"})
     lm_loss_weight: float = field(default=0.1, metadata={"help": "weight of the text loss beside the action loss"})
     grounding_ratio: float = field(default=0.25, metadata={"help": "grounding samples per action sample"})
+
+    freeze: list[str] = field(default_factory=list, metadata={"help": "names below which nothing is trained"})
+    ema_decay: float | None = field(default=None, metadata={"help": "decay of a moving average of the weights"})
+    eval_frames: int = field(default=64, metadata={"help": "held-out frames whose actions are sampled"})
+    eval_questions: int = field(default=96, metadata={"help": "held-out questions answered at each evaluation"})
+    eval_max_new_tokens: int = field(default=256, metadata={"help": "longest answer at an evaluation, in tokens"})
+    eval_pictures: int = field(default=8, metadata={"help": "answers drawn at each evaluation"})
 
     learning_rate: float = field(default=5e-5, metadata={"help": "learning rate of everything else"})
     adam_beta2: float = field(default=0.95, metadata={"help": "second moment decay of AdamW"})
@@ -55,6 +74,8 @@ class SpatialActionConfig(TrainingArguments):
         for name in ("vlm_learning_rate", "action_expert_learning_rate", "lm_loss_weight", "grounding_ratio"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay: expected between 0 and 1, found {self.ema_decay}.")
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns: expected False; the collator reads whole samples.")
         # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.

@@ -2,9 +2,13 @@
 # The trainer knows its model and arguments by their base classes only.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
+import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers.trainer_callback import TrainerCallback
@@ -14,13 +18,24 @@ from processing_st4vla import ST4VLAProcessor
 from training_st4vla.action_config import SpatialActionConfig
 from training_st4vla.data.co_training import CoTrainingDataset
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
+from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
+from training_st4vla.freezing import freeze
+from training_st4vla.gauges import PARTS, Gauges, gradient_norms, plain_name
+from training_st4vla.held_out import held_out_questions
 from training_st4vla.resuming import StrictResume
 
 
 class SpatialActionTrainer(StrictResume):
     r"""
     Trains [`ST4VLAForActionPrediction`] on robot data, and on grounding data beside it when there is any.
+
+    The paper's three kinds of training are settings of this one trainer: *vanilla* has no grounding data and a
+    processor whose `spatial_prompt` is `none`; *vanilla co-training* adds grounding data; *spatially guided* also
+    keeps the prompt.
+
+    With `eval_dataset`, every evaluation logs the held-out loss and the open-loop error of sampled chunks beside the
+    better of two trivial baselines; with `grounding_eval_dataset` also the scores of held-out questions.
 
     Args:
         model ([`ST4VLAForActionPrediction`]).
@@ -29,8 +44,11 @@ class SpatialActionTrainer(StrictResume):
         eval_dataset (`Dataset`, *optional*): likewise, held out.
         grounding_dataset (`Dataset`, *optional*): samples `{image, instruction, kind, answer}`; without it there is no
             text loss (vanilla training, in the paper's words).
+        grounding_eval_dataset (`GroundingDataset`, *optional*): likewise, held out.
         processing_class ([`ST4VLAProcessor`]): with the contracts of the data.
         callbacks (`list[TrainerCallback]`, *optional*).
+        peft_config (`PeftConfig`, *optional*): adapters for the planner, as
+            [`~training_st4vla.adapters.lora_config`] makes them.
 
     Raises:
         UserError: for a model and data that do not fit each other.
@@ -48,14 +66,28 @@ class SpatialActionTrainer(StrictResume):
         eval_dataset: Dataset | None = None,
         grounding_dataset: Dataset | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        grounding_eval_dataset: Any = None,
+        peft_config: Any = None,
         **kwargs: Any,
     ) -> None:
         check_fit(model, processing_class, train_dataset)
+        if eval_dataset is not None:
+            check_fit(model, processing_class, eval_dataset)
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            model = get_peft_model(model, peft_config)
+        freeze(model, args.freeze)
+        self.action_dataset = train_dataset
         collator: Any = ActionCollator(processing_class)
         if grounding_dataset is not None:
             train_dataset = CoTrainingDataset(train_dataset, grounding_dataset, args.grounding_ratio, args.seed)
             collator = CoTrainingCollator(processing_class)
-        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2))
+        self._gauges = Gauges(["action_loss", "lm_loss", *(f"grad_norm_{part}" for part in PARTS)])
+        self._questions = held_out_questions(grounding_eval_dataset, args)
+        self._average = None if args.ema_decay is None else WeightAverage(args.ema_decay)
+        if self._average is not None:
+            callbacks = [*(callbacks or []), self._average]
         super().__init__(
             model=model,
             args=args,
@@ -66,6 +98,8 @@ class SpatialActionTrainer(StrictResume):
             callbacks=callbacks,
             **kwargs,
         )
+        if self._average is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UserError("--ema-decay: an average of sharded weights is not supported; train with DDP, or without.")
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate per part: planner, action expert, everything else."""
@@ -84,12 +118,13 @@ class SpatialActionTrainer(StrictResume):
         """One forward for both losses; their weighted sum."""
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         loss = outputs.action_loss
-        self._record("action_loss", outputs.action_loss)
+        if model.training:
+            self._gauges.record("action_loss", outputs.action_loss)
         if outputs.lm_loss is not None:
             loss = loss + self.args.lm_loss_weight * outputs.lm_loss
             # Per supervised token, whatever the batches they came in.
             tokens = (inputs["grounding_inputs"]["labels"][:, 1:] != -100).sum()
-            self._record("lm_loss", outputs.lm_loss * num_items_in_batch, tokens)
+            self._gauges.record("lm_loss", outputs.lm_loss * num_items_in_batch, tokens)
         return (loss, outputs) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
@@ -105,20 +140,87 @@ class SpatialActionTrainer(StrictResume):
         count = self.accelerator.gather(count.reshape(1)).sum()
         return (count / (max(len(batch_samples), 1) * self.args.world_size)).clamp(min=1e-9)
 
-    def _record(self, name: str, total: torch.Tensor, count: torch.Tensor | int = 1) -> None:
-        # Kept on the device: reading a number here would wait for the accelerator at every step.
-        total = total.detach().float()
-        entry = torch.stack([total, torch.as_tensor(count, dtype=torch.float32, device=total.device)])
-        self._sums[name] = self._sums[name].to(total.device) + entry
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._gauges.waited(time.perf_counter() - started, sum(len(batch["input_ids"]) for batch in batches))
+        return batches, items
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if not self.is_deepspeed_enabled:  # keeps its gradients to itself
+            for part, norm in gradient_norms(model.named_parameters()):
+                self._gauges.record(f"grad_norm_{part}", norm)
+        return super()._clip_grad_norm(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of every part of the loss since the last log, over all processes."""
+        """Adds what the gauges read since the last log: the parts of the loss, gradient norms per part, speed."""
         if "loss" in logs:
-            for name in sorted(self._sums):
-                total, count = self.accelerator.reduce(self._sums[name], reduction="sum").tolist()
-                logs[name] = round(total / max(count, 1), 6)
-            self._sums.clear()
+            logs.update(self._gauges.read(self.accelerator))
         super().log(logs, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.resume_from = resume_from_checkpoint
+
+    # Evaluation
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Held-out actions come without grounding samples beside them."""
+        collator, self.data_collator = self.data_collator, ActionCollator(self.processing_class)
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, None, None]:
+        """The loss alone: actions are scored by sampling them."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Held-out loss, open-loop error beside the better trivial baseline, and scores of held-out questions."""
+        averaged = nullcontext() if self._average is None else self._average.applied()
+        with averaged, same_draws(self.args.seed):
+            metrics = super().evaluate(*args, **kwargs)
+            scores: dict[str, float] = {}
+            # Sampling calls parts of the model by themselves, which a sharding engine does not expect.
+            if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+                scores |= self._open_loop_errors() if self.args.eval_frames else {}
+                scores |= self._questions.score(self) if self._questions is not None else {}
+        if scores:
+            self.log(scores)
+            metrics.update(scores)
+        return metrics
+
+    def _open_loop_errors(self) -> dict[str, float]:
+        from training_st4vla.evaluation.action_predictions import predict_actions, score_predictions
+        from training_st4vla.evaluation.grounding_predictions import evaluation_mode
+
+        dataset = self.eval_dataset
+        model = self.accelerator.unwrap_model(self.model)
+        frames = np.unique(np.linspace(0, len(dataset) - 1, self.args.eval_frames).astype(int)).tolist()
+        with evaluation_mode(model), self.compute_loss_context_manager():
+            predictions = predict_actions(
+                model, self.processing_class, dataset, frames, batch_size=self.args.eval_batch_size
+            )
+        errors = score_predictions(predictions, self.processing_class.contract(dataset.dataset_key)).normalized
+        return {
+            "eval_action_mae": errors.model.mean_mae.estimate,
+            "eval_action_mae_ratio": errors.mae_ratio.estimate,
+        }
+
+
+@contextmanager
+def same_draws(seed: int) -> Iterator[None]:
+    """Within it torch draws from `seed`; afterwards it goes on as if nothing had been drawn."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def parameter_groups(model: Any, args: SpatialActionConfig) -> list[dict[str, Any]]:
@@ -133,7 +235,7 @@ def parameter_groups(model: Any, args: SpatialActionConfig) -> list[dict[str, An
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = name.split(".", 1)[0]
+            part = plain_name(name).split(".", 1)[0]
             groups[part if part in rates else "rest", parameter.ndim >= 2].append(parameter)
     return [
         {"params": parameters, "lr": rates[part], "weight_decay": args.weight_decay if decayed else 0.0, "name": part}

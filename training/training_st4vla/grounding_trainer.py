@@ -2,11 +2,9 @@
 # The trainer knows its model and arguments by their base classes only.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
-from pathlib import Path
 from typing import Any
 
 import datasets
-from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
 from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
@@ -15,9 +13,8 @@ from processing_st4vla import ST4VLAProcessor
 from training_st4vla.data.collators import GroundingCollator
 from training_st4vla.data.length_groups import LengthGroupedEpochs
 from training_st4vla.grounding_config import SpatialGroundingConfig
+from training_st4vla.held_out import held_out_questions
 from training_st4vla.resuming import StrictResume
-
-PICTURES = "pictures"
 
 
 class SpatialGroundingTrainer(StrictResume, SFTTrainer):
@@ -55,7 +52,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         freeze_action_side(model)
         self._grouped = args.train_sampling_strategy == "group_by_length"
         self._lengths = lengths_of(train_dataset) if self._grouped else []
-        self._questions = _questions(eval_dataset, args.eval_questions, args.seed)
+        self._questions = held_out_questions(eval_dataset, args)
         super().__init__(
             model=model,
             args=args,
@@ -82,39 +79,10 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         """The loss on the held-out set, and the scores of answers to `eval_questions` of its questions."""
         metrics = super().evaluate(*args, **kwargs)
         if self._questions is not None:
-            scores = self._score_answers()
+            scores = self._questions.score(self)
             self.log(scores)
             metrics.update(scores)
         return metrics
-
-    def _score_answers(self) -> dict[str, float]:
-        from training_st4vla.evaluation.grounding_evaluation import headline_metrics, score_grounding
-        from training_st4vla.evaluation.grounding_predictions import predict_grounding
-
-        numbers = list(range(len(self._questions)))
-        model = self.accelerator.unwrap_model(self.model)
-        with self.accelerator.split_between_processes(numbers) as mine, self.compute_loss_context_manager():
-            answered = predict_grounding(
-                model,
-                self.processing_class,
-                (self._questions.question(number) for number in mine),
-                batch_size=self.args.eval_batch_size,
-                max_new_tokens=self.args.eval_max_new_tokens,
-            )
-        results = gather_object(answered) if self.args.world_size > 1 else answered
-        samples = list(self._questions.samples())
-        if self.is_world_process_zero() and self.args.eval_pictures:
-            self._draw(samples[: self.args.eval_pictures], results)
-        scores = headline_metrics(score_grounding(results, samples, num_resamples=1))
-        return {f"eval_{name}": value for name, value in scores.items()}
-
-    def _draw(self, samples: list[Any], results: list[Any]) -> None:
-        from training_st4vla.evaluation.grounding_evaluation import answer_sheet
-
-        folder = Path(self.args.output_dir) / PICTURES
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet = answer_sheet(samples, results)
-        sheet.save(folder / f"step-{self.state.global_step:07d}.jpg", quality=85)
 
 
 def freeze_action_side(model: Any) -> None:
@@ -141,11 +109,4 @@ def lengths_of(samples: Any) -> list[int]:
     return [len(sample["instruction"]) + len(str(sample["answer"])) for sample in samples]
 
 
-def _questions(dataset: Any, number: int, seed: int) -> Any:
-    """The held-out questions of an evaluation; None without any that can be scored."""
-    if dataset is None or not number or not hasattr(dataset, "thin_out"):
-        return None
-    return dataset.filter(lambda sample: sample.kind != "text").thin_out(number, seed)
-
-
-__all__ = ["PICTURES", "SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side", "lengths_of"]
+__all__ = ["SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side", "lengths_of"]

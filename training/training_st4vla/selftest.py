@@ -27,7 +27,8 @@ class SelftestResult:
     Args:
         dtype (`str`), stored_dtype (`str`): of the model now and when the numbers were stored.
         input_ids_equal (`bool`): the prompt became the same tokens.
-        action_error (`float`), tolerance (`float`): relative to the largest stored action.
+        action_error (`float`), plan_error (`float`), tolerance (`float`): of actions and of latent planning tokens,
+            relative to the largest stored number. An untrained model acts with zeros; its plan still tells.
         text_equal (`bool`), text (`str`), stored_text (`str`): greedy answer; compared when both dtypes are float32.
     """
 
@@ -35,6 +36,7 @@ class SelftestResult:
     stored_dtype: str
     input_ids_equal: bool
     action_error: float
+    plan_error: float
     tolerance: float
     text_equal: bool
     text: str
@@ -42,9 +44,9 @@ class SelftestResult:
 
     @property
     def passed(self) -> bool:
-        """Same tokens, actions within tolerance, and the same text where rounding cannot change it."""
+        """Same tokens, plan and actions within tolerance, and the same text where rounding cannot change it."""
         same_text = self.text_equal or {self.dtype, self.stored_dtype} != {"float32"}
-        return self.input_ids_equal and self.action_error <= self.tolerance and same_text
+        return self.input_ids_equal and max(self.action_error, self.plan_error) <= self.tolerance and same_text
 
 
 def draw_scene(slot: int) -> Image.Image:
@@ -99,13 +101,22 @@ def run_selftest(model: Any, processor: ST4VLAProcessor, folder: Path) -> Selfte
     inputs, outputs = _compute(model, processor, source, stored, record["views"])
     dtype = _dtype_name(model)
     tolerance = max(TOLERANCES.get(dtype, 5e-2), TOLERANCES.get(record["dtype"], 5e-2))
-    scale = stored["actions"].abs().max().clamp(min=1e-6)
+
+    def error(name: str) -> float:
+        if name not in stored:
+            raise UserError(
+                f"{folder}: {FOLDER} holds no {name!r}. Store it anew with `st4vla selftest MODEL --write`."
+            )
+        scale = stored[name].abs().max().clamp(min=1e-6)
+        return float((outputs[name].cpu().float() - stored[name].float()).abs().max() / scale)
+
     text = processor.tokenizer.decode(outputs["new_ids"][0], skip_special_tokens=True)
     return SelftestResult(
         dtype=dtype,
         stored_dtype=record["dtype"],
         input_ids_equal=torch.equal(inputs["input_ids"].cpu(), stored["input_ids"]),
-        action_error=float((outputs["actions"].cpu() - stored["actions"]).abs().max() / scale),
+        action_error=error("actions"),
+        plan_error=error("latent_planning_tokens"),
         tolerance=tolerance,
         text_equal=text == record["text"],
         text=text,
@@ -131,7 +142,12 @@ def _compute(
         do_sample=False,
     )
     model.train(was_training)
-    return inputs, {"actions": plan.actions, "new_ids": plan.sequences[:, inputs["input_ids"].shape[1] :]}
+    new_ids = plan.sequences[:, inputs["input_ids"].shape[1] :]
+    return inputs, {
+        "actions": plan.actions,
+        "latent_planning_tokens": plan.latent_planning_tokens.float(),
+        "new_ids": new_ids,
+    }
 
 
 def _count_views(processor: ST4VLAProcessor) -> int:

@@ -147,7 +147,7 @@ def write_training_report(trainer: Any, output: Path) -> None:
 
 
 def _add_held_out(report: Any, history: list[dict[str, Any]], output: Path) -> None:
-    """Scores of held-out questions over training, and pictures of the answers, newest first."""
+    """Scores on held-out data over training, and pictures of the answers, newest first."""
     from PIL import Image
 
     from training_st4vla.evaluation.plots import plot_loss_curve
@@ -155,7 +155,7 @@ def _add_held_out(report: Any, history: list[dict[str, Any]], output: Path) -> N
     steps, scores = held_out_scores(history)
     if not steps:
         return
-    report.section("Held-out questions")
+    report.section("Held-out data")
     shares = {name: values for name, values in scores.items() if name.endswith(("accuracy", "@0.5", "_rate", "_iou"))}
     if shares:
         report.figure(
@@ -172,7 +172,7 @@ def _add_held_out(report: Any, history: list[dict[str, Any]], output: Path) -> N
 
 def held_out_scores(history: list[dict[str, Any]]) -> tuple[list[int], dict[str, list[float]]]:
     """Steps of the evaluations by generation, and each score at them."""
-    entries = [entry for entry in history if any(key.endswith("_parse_rate") for key in entry)]
+    entries = [entry for entry in history if any(key.endswith(("_parse_rate", "_mae_ratio")) for key in entry)]
     names = [key for key in (entries[0] if entries else {}) if key.startswith("eval_")]
     scores = {name.removeprefix("eval_"): [entry.get(name, float("nan")) for entry in entries] for name in names}
     return [entry["step"] for entry in entries], scores

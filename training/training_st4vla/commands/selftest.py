@@ -36,7 +36,7 @@ def run(args: SelftestArguments) -> int:
     result = run_selftest(model, processor, folder)
     emit(
         f"{'passed' if result.passed else 'FAILED'}: tokens {'equal' if result.input_ids_equal else 'differ'}, "
-        f"action error {result.action_error:.2e} (tolerance {result.tolerance:.0e}, stored in {result.stored_dtype}, "
+        f"action error {result.action_error:.2e}, plan error {result.plan_error:.2e} (tolerance {result.tolerance:.0e}, stored in {result.stored_dtype}, "
         f"run in {result.dtype}), text {'equal' if result.text_equal else 'differs'}"
     )
     if args.json:

@@ -1,11 +1,12 @@
 """`st4vla train-actions`: stage 2 on a LeRobot dataset."""
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training_st4vla.commands.arguments import exit_with, flag
-from training_st4vla.commands.console import say
+from training_st4vla.commands.console import emit, say
 from training_st4vla.commands.data_arguments import (
     DataArguments,
     open_action_dataset,
@@ -14,7 +15,7 @@ from training_st4vla.commands.data_arguments import (
 )
 from training_st4vla.commands.main import Command
 from training_st4vla.commands.runs import complete_run, start_run
-from training_st4vla.errors import require_extra
+from training_st4vla.errors import UserError, require_extra
 
 
 @dataclass
@@ -28,6 +29,14 @@ class TrainActionsArguments(DataArguments):
     grounding_dataset: str | None = flag(
         "grounding dataset to train on beside the actions, so that grounding stays", None
     )
+    eval_dataset: str | None = flag(
+        "held-out LeRobot dataset: loss and open-loop error every --eval-steps, beside trivial baselines", None
+    )
+    grounding_eval_dataset: str | None = flag("held-out grounding dataset, scored by generation as well", None)
+    lora_rank: int | None = flag(
+        "train LoRA adapters of this rank on the planner, and all other parts fully; everything fully without it", None
+    )
+    dry_run: bool = flag("take one step, print the memory it needs, and write nothing", False)
     attn_implementation: str = flag("attention: auto, sdpa, eager, flash_attention_2", "auto")
     dtype: str = flag("dtype of the weights while training and when saved: float32 or bfloat16", "float32")
 
@@ -46,7 +55,7 @@ def run(args: TrainActionsArguments, training: Any) -> int:
     return 0
 
 
-def train_actions(args: TrainActionsArguments, training: Any) -> Path:
+def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
     """
     The command as a function.
 
@@ -54,40 +63,71 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path:
         args ([`TrainActionsArguments`]), training ([`SpatialActionConfig`]).
 
     Returns:
-        The folder of the finished model, `training.output_dir`.
+        The folder of the finished model, `training.output_dir`; None after a dry run.
     """
+    if args.eval_dataset is None and training.eval_strategy != "no":
+        raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
+    if args.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            training.output_dir = scratch
+            return _dry_run(args, training)
+    checkpoint = start_run(args, training)
+    trainer, processor, attention = _build(args, training)
+    if trainer.is_world_process_zero():
+        show_dataset(trainer.action_dataset, processor)
+        trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        say(
+            f"training {trained / 1e6:.2f} M parameters on {training.device}, {args.dtype}, {attention} attention"
+            + (f", from {checkpoint.name}" if checkpoint else "")
+        )
+    return complete_run(trainer, processor, args, checkpoint)
+
+
+def _dry_run(args: TrainActionsArguments, training: Any) -> None:
+    from training_st4vla.memory import measure_step
+
+    trainer, _, _ = _build(args, training)
+    emit(measure_step(trainer).table().to_text())
+
+
+def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
+    """The trainer of the flags, its processor, and the attention it computes with."""
     from training_st4vla.action_trainer import SpatialActionTrainer
+    from training_st4vla.adapters import lora_config
+    from training_st4vla.gauges import PARTS
     from training_st4vla.loading import load_model, training_attention
 
-    checkpoint = start_run(args, training)
     attention = training_attention(args.attn_implementation, training)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     if args.spatial_prompt is not None:
         processor.spatial_prompt = args.spatial_prompt
     dataset = open_action_dataset(args, model, processor)
     settle_contract(args, dataset, processor, "training")
+    held_out = args.eval_dataset and open_action_dataset(
+        replace(args, dataset=args.eval_dataset, dataset_key=dataset.dataset_key, episodes=None, max_frames=None),
+        model,
+        processor,
+    )
+    beside = [part for part in PARTS if part != "vlm" and hasattr(model, part) and part not in training.freeze]
     trainer = SpatialActionTrainer(
         model=model,
         args=training,
         train_dataset=dataset,
-        grounding_dataset=_open_grounding(args),
+        eval_dataset=held_out,
+        grounding_dataset=_open_grounding(args.grounding_dataset),
+        grounding_eval_dataset=_open_grounding(args.grounding_eval_dataset),
         processing_class=processor,
+        peft_config=None if args.lora_rank is None else lora_config(args.lora_rank, beside),
     )
-    if trainer.is_world_process_zero():
-        show_dataset(dataset, processor)
-        say(
-            f"training {sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6:.2f} M parameters on "
-            f"{training.device}, {args.dtype}" + (f", from {checkpoint.name}" if checkpoint else "")
-        )
-    return complete_run(trainer, processor, args, checkpoint)
+    return trainer, processor, attention
 
 
-def _open_grounding(args: TrainActionsArguments) -> Any:
-    if args.grounding_dataset is None:
+def _open_grounding(path: str | None) -> Any:
+    if path is None:
         return None
     from training_st4vla.data.grounding import open_grounding_dataset
 
-    return open_grounding_dataset(args.grounding_dataset)
+    return open_grounding_dataset(path)
 
 
 COMMAND = Command(

@@ -1,0 +1,166 @@
+"""What can be set on SpatialActionTrainer: freezing, averaging, adapters, gauges, evaluation, a dry step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from injected_noise import InjectedNoiseTrainer, losses
+
+
+def _weights(trainer: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+
+
+def test_frozen_parts_do_not_change(train: Callable[..., Any], model: Any) -> None:
+    trainer = train(freeze=["vlm.model.visual", "vision_encoder"], max_steps=2)
+    before, after = dict(model.named_parameters()), _weights(trainer)
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert not any(name.startswith(("vlm.model.visual.", "vision_encoder.")) for name in changed)
+    assert {"vlm", "action_expert", "query_transformer", "vision_projector"} <= {
+        name.split(".")[0] for name in changed
+    }
+
+
+def test_a_name_that_freezes_nothing_is_refused(train: Callable[..., Any]) -> None:
+    from training_st4vla.errors import UserError
+
+    with pytest.raises(UserError, match="no parameters below 'vlm.visual'.*action_expert"):
+        train(freeze=["vlm.visual"], max_steps=1)
+
+
+def test_the_average_is_what_training_leaves(train: Callable[..., Any]) -> None:
+    plain = train("plain", max_steps=6)
+    averaged = train("averaged", max_steps=6, ema_decay=0.9)
+    assert losses(averaged) == losses(plain)
+    moved = [name for name, value in _weights(plain).items() if not value.equal(_weights(averaged)[name])]
+    assert moved
+
+
+def test_the_average_survives_a_restart(tmp_path: Path, train: Callable[..., Any]) -> None:
+    settings = {"ema_decay": 0.9, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    whole = train("whole", **settings)
+    resumed = train("again", resume=str(tmp_path / "whole" / "checkpoint-2"), **settings)
+    for name, value in _weights(whole).items():
+        assert value.equal(_weights(resumed)[name]), name
+
+
+def test_adapters_train_with_a_full_expert_and_merge_into_a_plain_model(
+    tmp_path: Path, train: Callable[..., Any], model: Any, make_inputs: Callable
+) -> None:
+    from modeling_st4vla import ST4VLAForActionPrediction
+    from training_st4vla.adapters import lora_config, merge_adapters
+
+    parts = ["vision_encoder", "vision_projector", "query_transformer", "action_expert"]
+    parts += ["state_encoder"] if model.config.state_dim is not None else []
+    trainer = train(peft_config=lora_config(4, parts), max_steps=3, learning_rate=1e-2, vlm_learning_rate=1e-2)
+    inputs = make_inputs()
+    noise = torch.zeros(inputs["input_ids"].shape[0], model.config.chunk_size, model.config.action_dim)
+    expected = trainer.model.eval().get_base_model().sample_actions(**inputs, noise=noise)
+    merged = merge_adapters(trainer.model, tmp_path / "adapter")
+    assert isinstance(merged, ST4VLAForActionPrediction)
+    assert {name for name, _ in merged.named_parameters()} == {name for name, _ in model.named_parameters()}
+    assert torch.allclose(merged.sample_actions(**inputs, noise=noise), expected, atol=1e-5)
+    before, after = dict(model.named_parameters()), dict(merged.named_parameters())
+    changed = {name for name in before if not torch.allclose(before[name], after[name])}
+    assert any(name.startswith("action_expert.") for name in changed)
+    assert any("q_proj" in name for name in changed if name.startswith("vlm."))
+    assert not any("embed_tokens" in name or ".visual." in name for name in changed)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    merged.save_pretrained(tmp_path / "merged")
+    ST4VLAForActionPrediction.from_pretrained(tmp_path / "merged")
+
+
+def test_gauges_show_gradient_norms_and_speed(train: Callable[..., Any], grounding_samples: list) -> None:
+    trainer = train(max_steps=2, grounding=grounding_samples)
+    entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    parts = [entry[f"grad_norm_{part}"] for part in ("vlm", "query_transformer", "action_expert", "vision_encoder")]
+    assert all(norm > 0 for norm in parts)
+    everything = [value for name, value in entry.items() if name.startswith("grad_norm_")]
+    assert sum(norm**2 for norm in everything) ** 0.5 == pytest.approx(entry["grad_norm"], rel=1e-3)
+    assert entry["samples_per_second"] > 0
+    assert 0 <= entry["data_wait"] <= 1
+
+
+def test_evaluation_scores_actions_and_does_not_change_the_run(
+    train: Callable[..., Any], open_toy: Callable[..., Any]
+) -> None:
+    plain = train("plain", max_steps=4)
+    held_out = open_toy(episodes=[1])
+    watched = train("watched", eval_dataset=held_out, max_steps=4, eval_strategy="steps", eval_steps=2, eval_frames=3)
+    assert losses(watched) == losses(plain)
+    assert len(losses(watched, "eval_loss")) == 2
+    errors = losses(watched, "eval_action_mae")
+    assert len(errors) == 2
+    assert all(error > 0 for error in errors)
+    assert len(losses(watched, "eval_action_mae_ratio")) == 2
+
+
+def test_a_dry_step_counts_every_byte(train: Callable[..., Any]) -> None:
+    from training_st4vla.memory import measure_step
+
+    memory = measure_step(train(max_steps=0))
+    assert memory.weights == memory.gradients
+    assert memory.optimizer >= 2 * memory.weights
+    assert memory.activations > 0
+    assert memory.peak is None
+    assert "activations" in memory.table().to_text()
+
+
+def test_a_step_equals_adamw_written_out(
+    train: Callable[..., Any], model: Any, processor: Any, open_toy: Callable[..., Any], grounding_samples: list
+) -> None:
+    """One step of the co-trained model against AdamW on the summed loss, by hand."""
+    import copy
+
+    batches: list[dict[str, Any]] = []
+
+    class Watched(InjectedNoiseTrainer):
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+        def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().get_batch_samples(*args, **kwargs)
+            batches.extend(found[0])
+            return found
+
+    rate, decay, beta1, beta2, eps = 1e-3, 0.1, 0.9, 0.95, 1e-8
+    rates = {"learning_rate": rate, "vlm_learning_rate": rate, "action_expert_learning_rate": rate}
+    trainer = train(
+        trainer_class=Watched,
+        grounding=grounding_samples,
+        grounding_ratio=0.5,
+        max_steps=1,
+        weight_decay=decay,
+        max_grad_norm=0.0,
+        lr_scheduler_type="constant",
+        **rates,
+    )
+    reference = copy.deepcopy(model).train()
+    (batch,) = batches
+    noisy: dict[str, Any] = {}
+
+    class Capture:
+        accelerator = trainer.accelerator
+
+    capture = InjectedNoiseTrainer.compute_loss
+    with pytest.MonkeyPatch.context() as patch:
+        from training_st4vla.action_trainer import SpatialActionTrainer
+
+        patch.setattr(SpatialActionTrainer, "compute_loss", lambda self, model, inputs, **_: noisy.update(inputs))
+        capture(trainer, reference, batch)
+    outputs = reference(**noisy)
+    (outputs.action_loss + 0.1 * outputs.lm_loss).backward()
+    after = dict(trainer.model.named_parameters())
+    for name, weight in reference.named_parameters():
+        if weight.grad is None:
+            assert after[name].equal(weight), name
+            continue
+        decayed = weight.detach() * (1 - rate * (decay if weight.ndim >= 2 else 0.0))
+        first, second = (1 - beta1) * weight.grad, (1 - beta2) * weight.grad**2
+        update = (first / (1 - beta1)) / ((second / (1 - beta2)).sqrt() + eps)
+        expected = decayed - rate * update
+        # Where a gradient is rounding noise, AdamW's first step divides noise by noise.
+        clear = weight.grad.abs() > 1e-6
+        assert torch.allclose(after[name][clear], expected[clear], atol=1e-6, rtol=0), name
