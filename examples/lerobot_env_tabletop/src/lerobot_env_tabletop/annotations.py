@@ -66,7 +66,8 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
     goal = demo.episode.goals[int(demo.order_index[frame])]
     words, task = _target_words(demo, frame), demo.episode.instruction
     target, place = label.visible.get(goal.target), label.visible.get(goal.destinations[0])
-    seen = list(label.visible.values())
+    # From left to right: an order that can be seen in the picture, and so be learnt.
+    seen = sorted(label.visible.values(), key=lambda shown: shown.box)
     answers: list[dict[str, Any]] = []
 
     def add(role: str, words: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = ()) -> None:
