@@ -36,8 +36,9 @@ def run(args: SelftestArguments) -> int:
     result = run_selftest(model, processor, folder)
     emit(
         f"{'passed' if result.passed else 'FAILED'}: tokens {'equal' if result.input_ids_equal else 'differ'}, "
-        f"action error {result.action_error:.2e}, plan error {result.plan_error:.2e} (tolerance {result.tolerance:.0e}, stored in {result.stored_dtype}, "
-        f"run in {result.dtype}), text {'equal' if result.text_equal else 'differs'}"
+        f"action error {result.action_error:.2e}, plan error {result.plan_error:.2e} (tolerance "
+        f"{result.tolerance:.0e}, stored in {result.stored_dtype}, run in {result.dtype}), "
+        f"text {'equal' if result.text_equal else 'differs'}"
     )
     if args.json:
         write_json(Path(args.json), {**asdict(result), "passed": result.passed})
