@@ -34,6 +34,21 @@ def test_selftest_detects_a_changed_weight(st4vla: Callable, converted: Path, tm
     assert st4vla("selftest", folder)[0] == 0
 
 
+def test_selftest_detects_a_changed_planner_behind_an_untrained_expert(
+    st4vla: Callable, tiny: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny, folder)
+    weights = load_file(folder / "model.safetensors")
+    key = next(key for key in weights if key.endswith("layers.0.mlp.down_proj.weight"))
+    weights[key] = weights[key] * 1.1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    code, _, _ = st4vla("selftest", folder, "--json", tmp_path / "result.json")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (code, result["action_error"]) == (1, 0.0)
+    assert result["plan_error"] > result["tolerance"]
+
+
 def test_selftest_detects_a_changed_prompt(st4vla: Callable, converted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(converted, folder)

@@ -62,3 +62,114 @@ def test_settings_that_would_cut_images_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="max_length: expected none, found 512"):
         SpatialGroundingConfig(output_dir=str(tmp_path), max_length=512, bf16=False)
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Any:
+    """A grounding dataset of 8 boxes and 8 points on 8 pictures."""
+    from grounding_toy import picture, save, write_lines
+
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    rows = []
+    for number in range(8):
+        box = [4.0 + 3 * number, 8.0, 24.0 + 3 * number, 28.0]
+        name = save(tmp_path / "squares" / f"{number}.png", picture(box=tuple(box)))
+        common = {"image": name, "image_width": 64, "image_height": 48, "coordinate_space": "pixel", "source": "toy"}
+        common |= {"license": "CC0-1.0", "instruction": "the square", "traces": []}
+        rows.append({**common, "kind": "box", "points": [], "boxes": [box]})
+        rows.append({**common, "kind": "point", "points": [[box[0] + 9, 18.0]], "boxes": [box]})
+    return open_grounding_dataset(write_lines(tmp_path / "squares" / "rows.jsonl", rows))
+
+
+def test_held_out_questions_are_answered_and_drawn(
+    tmp_path: Path, model: Any, processor: Any, grounding_samples: list, squares: Any
+) -> None:
+    import copy
+
+    from training_st4vla.grounding_config import SpatialGroundingConfig
+    from training_st4vla.grounding_trainer import SpatialGroundingTrainer
+
+    def run(name: str, **settings: Any) -> Any:
+        trainer = SpatialGroundingTrainer(
+            model=copy.deepcopy(model),
+            args=SpatialGroundingConfig(
+                output_dir=str(tmp_path / name),
+                max_steps=4,
+                per_device_train_batch_size=4,
+                logging_steps=1,
+                bf16=False,
+                disable_tqdm=True,
+                save_strategy="no",
+                eval_max_new_tokens=8,
+                eval_questions=6,
+                **settings,
+            ),
+            train_dataset=grounding_samples,  # type: ignore[arg-type]
+            eval_dataset=squares,
+            processing_class=processor,
+        )
+        trainer.train()
+        return trainer
+
+    watched = run("watched", eval_strategy="steps", eval_steps=2)
+    assert losses(watched) == losses(run("plain"))  # looking changes nothing
+    scores = [entry for entry in watched.state.log_history if "eval_box_parse_rate" in entry]
+    assert [entry["step"] for entry in scores] == [2, 4]
+    assert {"eval_box_accuracy@0.5", "eval_point_point_accuracy", "eval_point_parse_rate"} <= scores[0].keys()
+    assert sorted(path.name for path in (tmp_path / "watched" / "pictures").iterdir()) == [
+        "step-0000002.jpg",
+        "step-0000004.jpg",
+    ]
+
+
+def test_adapters_merge_into_a_plain_model(
+    tmp_path: Path, model: Any, processor: Any, grounding_samples: list, make_inputs: Callable[..., Any]
+) -> None:
+    import copy
+
+    import torch
+
+    from training_st4vla.adapters import lora_config, merge_adapters
+    from training_st4vla.grounding_config import SpatialGroundingConfig
+    from training_st4vla.grounding_trainer import SpatialGroundingTrainer
+
+    trainer = SpatialGroundingTrainer(
+        model=copy.deepcopy(model),
+        args=SpatialGroundingConfig(
+            output_dir=str(tmp_path / "run"),
+            max_steps=3,
+            learning_rate=1e-2,
+            bf16=False,
+            disable_tqdm=True,
+            save_strategy="no",
+        ),
+        train_dataset=grounding_samples,  # type: ignore[arg-type]
+        processing_class=processor,
+        peft_config=lora_config(4),
+    )
+    trainer.train()
+    inputs = {name: value for name, value in make_inputs(1).items() if name != "image_sizes"}
+    expected = trainer.model.eval()(**inputs).logits
+    merged = merge_adapters(trainer.model, tmp_path / "adapter").eval()
+    assert torch.allclose(merged(**inputs).logits, expected, atol=1e-4)
+    names = {
+        name for name, value in merged.named_parameters() if not value.equal(dict(model.named_parameters())[name])
+    }
+    assert names
+    assert all(name.startswith("vlm.model.language_model.layers.") for name in names)
+
+
+def test_plain_attention_is_chosen_for_bfloat16_on_a_cpu_only() -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    from training_st4vla.loading import training_attention
+
+    def chosen(choice: str, device: str, bf16: bool) -> str:
+        return training_attention(choice, SimpleNamespace(device=torch.device(device), bf16=bf16))
+
+    assert chosen("auto", "cpu", True) == "eager"
+    assert chosen("auto", "cpu", False) == chosen("auto", "cuda", True) == "sdpa"
+    assert chosen("sdpa", "cpu", True) == "sdpa"

@@ -1,0 +1,78 @@
+"""Windows in one call compute what transformers computes in a loop over them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention
+
+from modeling_st4vla.vision_attention_st4vla import BatchedQwen25VisionAttention, batch_windows
+
+
+def _own_attention(tower: Any) -> int:
+    """Puts transformers' attention back; returns how many blocks had ours."""
+    ours = [module for module in tower.modules() if type(module) is BatchedQwen25VisionAttention]
+    for module in ours:
+        module.__class__ = Qwen2_5_VLVisionAttention
+    return len(ours)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("grid", [[[1, 8, 8]], [[1, 8, 8], [1, 8, 8]], [[1, 10, 6]], [[1, 6, 14], [1, 8, 4]]])
+def test_windows_of_any_lengths_agree_with_the_loop(model: Any, grid: list, implementation: str) -> None:
+    model.set_attn_implementation(implementation)
+    tower = model.vlm.model.visual
+    shape = torch.tensor(grid)
+    patches = torch.randn(int(shape.prod(dim=1).sum()), 1176, generator=torch.Generator().manual_seed(0))
+    runs = []
+    for _ in range(2):
+        pixels = patches.clone().requires_grad_()
+        states = tower(pixels, grid_thw=shape).last_hidden_state
+        states.square().sum().backward()
+        runs.append((states.detach(), pixels.grad))
+        replaced = _own_attention(tower)
+    assert replaced == 0  # the second run was transformers' own
+    for ours, theirs in zip(*runs, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_every_block_of_a_model_has_it_and_a_saved_one_too(model: Any, tmp_path: Any) -> None:
+    from modeling_st4vla import ST4VLAForActionPrediction
+
+    model.save_pretrained(tmp_path)
+    loaded = ST4VLAForActionPrediction.from_pretrained(tmp_path)
+    depth = model.config.vlm_config.vision_config.depth
+    assert _own_attention(loaded.vlm) == depth == 2
+
+
+def test_qwen3_vl_images_agree_with_the_loop() -> None:
+    from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+
+    sizes = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 16}
+    torch.manual_seed(0)
+    tower = Qwen3VLVisionModel(Qwen3VLVisionConfig(**sizes, deepstack_visual_indexes=[0])).eval()
+    grid = torch.tensor([[1, 4, 6], [1, 4, 4], [1, 4, 6]])
+    pixels = torch.randn(int(grid.prod(dim=1).sum()), 3 * 2 * tower.config.patch_size**2)
+    expected = tower(pixels, grid_thw=grid).last_hidden_state
+    batch_windows(tower)
+    assert {type(block.attn).__name__ for block in tower.blocks} == {"BatchedQwen3VisionAttention"}
+    assert torch.allclose(tower(pixels, grid_thw=grid).last_hidden_state, expected, atol=1e-5)
+
+
+def test_fewer_calls(model: Any, make_inputs: Callable) -> None:
+    """Six images in four windows each: one call per layer."""
+    calls = 0
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(*args, **kwargs)
+
+    inputs = make_inputs(2, 2, 2)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+        model.vlm.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+    assert calls == model.config.vlm_config.vision_config.depth
