@@ -51,7 +51,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
     ) -> None:
         freeze_action_side(model)
         self._grouped = args.train_sampling_strategy == "group_by_length"
-        self._lengths = lengths_of(train_dataset) if self._grouped else []
+        self._samples = train_dataset
         self._questions = held_out_questions(eval_dataset, args)
         super().__init__(
             model=model,
@@ -70,7 +70,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             return super()._get_train_sampler(train_dataset)
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedEpochs(self._lengths, together, seed)
+        return LengthGroupedEpochs(self._samples, together, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return None  # in order: an evaluation neither draws nor groups
@@ -102,11 +102,4 @@ def as_hub_dataset(samples: Any) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(read)
 
 
-def lengths_of(samples: Any) -> list[int]:
-    """Lengths of questions and answers, without decoding images where the dataset can."""
-    if hasattr(samples, "lengths"):
-        return samples.lengths()
-    return [len(sample["instruction"]) + len(str(sample["answer"])) for sample in samples]
-
-
-__all__ = ["SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side", "lengths_of"]
+__all__ = ["SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side"]

@@ -123,10 +123,15 @@ def finish_run(trainer: Any, processor: Any, output: Path, args: Any) -> None:
         output,
         model,
         processor,
-        summary=f"Fine-tuned from `{Path(args.model).name}` on `{Path(args.dataset).name}` for "
+        summary=f"Fine-tuned from `{Path(args.model).name}` on {_names(args.dataset)} for "
         f"{trainer.state.global_step} steps{final}.",
     )
     say(f"{output}: model saved after {trainer.state.global_step} steps{final}; curve in {output}/training.html.")
+
+
+def _names(datasets: str | list[str]) -> str:
+    paths = [datasets] if isinstance(datasets, str) else datasets
+    return ", ".join(f"`{Path(path.rstrip('/')).name}`" for path in paths)
 
 
 def write_training_report(trainer: Any, output: Path) -> None:

@@ -13,6 +13,7 @@ from training_st4vla.commands.data_arguments import (
     settle_contract,
     show_dataset,
 )
+from training_st4vla.commands.grounding_arguments import open_grounding
 from training_st4vla.commands.main import Command
 from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
@@ -26,9 +27,10 @@ class TrainActionsArguments(DataArguments):
     spatial_prompt: str | None = flag(
         "unified, box, point, trace, none, or a template; the model's own without it", None
     )
-    grounding_dataset: str | None = flag(
-        "grounding dataset to train on beside the actions, so that grounding stays", None
+    grounding_dataset: list[str] | None = flag(
+        "grounding datasets to train on beside the actions, so that grounding stays", None
     )
+    grounding_weights: list[float] | None = flag("share of each grounding dataset; by count without it", None)
     eval_dataset: str | None = flag(
         "held-out LeRobot dataset: loss and open-loop error every --eval-steps, beside trivial baselines", None
     )
@@ -114,20 +116,16 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
         args=training,
         train_dataset=dataset,
         eval_dataset=held_out,
-        grounding_dataset=_open_grounding(args.grounding_dataset),
-        grounding_eval_dataset=_open_grounding(args.grounding_eval_dataset),
+        grounding_dataset=args.grounding_dataset
+        and open_grounding(
+            args.grounding_dataset, args.grounding_weights, seed=training.seed, flag="--grounding-dataset"
+        ),
+        grounding_eval_dataset=args.grounding_eval_dataset
+        and open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset"),
         processing_class=processor,
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank, beside),
     )
     return trainer, processor, attention
-
-
-def _open_grounding(path: str | None) -> Any:
-    if path is None:
-        return None
-    from training_st4vla.data.grounding import open_grounding_dataset
-
-    return open_grounding_dataset(path)
 
 
 COMMAND = Command(

@@ -6,6 +6,7 @@ from typing import Any
 
 from training_st4vla.commands.arguments import exit_with, flag
 from training_st4vla.commands.console import say
+from training_st4vla.commands.grounding_arguments import open_grounding
 from training_st4vla.commands.main import Command
 from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
@@ -15,7 +16,8 @@ from training_st4vla.errors import UserError, require_extra
 class TrainGroundingArguments:
     """Flags of `st4vla train-grounding`, beside those of training."""
 
-    dataset: str = flag("grounding dataset: folder, file or Hub id")
+    dataset: list[str] = flag("grounding datasets: folders, files or Hub ids")
+    weights: list[float] | None = flag("share of each dataset in the mixture, in any unit; by count without it", None)
     model: str = flag("ST4VLA model to start from: folder or Hub id", "")
     kinds: list[str] | None = flag("answers to train on: point, box, trace, text; all without it", None)
     max_rows: int | None = flag("use only the first so many rows", None)
@@ -61,8 +63,17 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
     if args.eval_dataset is None and training.eval_strategy != "no":
         raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
     checkpoint = start_run(args, training)
-    dataset = _open(args, args.dataset, "--dataset", args.max_rows, args.max_samples, training.seed)
-    held_out = args.eval_dataset and _open(args, args.eval_dataset, "--eval-dataset", None, training.eval_questions, 0)
+    dataset = open_grounding(
+        args.dataset,
+        args.weights,
+        args.kinds,
+        max_rows=args.max_rows,
+        max_samples=args.max_samples,
+        seed=training.seed,
+    )
+    held_out = args.eval_dataset and open_grounding(
+        [args.eval_dataset], kinds=args.kinds, max_samples=training.eval_questions, flag="--eval-dataset"
+    )
     attention = training_attention(args.attn_implementation, training)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     trainer = SpatialGroundingTrainer(
@@ -75,24 +86,9 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
     )
     if trainer.is_world_process_zero():
         trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        say(f"dataset  {dataset.name}, {len(dataset)} questions")
+        say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} questions an epoch")
         say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention")
     return complete_run(trainer, processor, args, checkpoint)
-
-
-def _open(
-    args: TrainGroundingArguments, path: str, name: str, rows: int | None, samples: int | None, seed: int
-) -> Any:
-    """The samples of the wanted kinds."""
-    from training_st4vla.data.grounding import open_grounding_dataset
-
-    dataset = open_grounding_dataset(path, max_rows=rows).thin_out(samples, seed)
-    if args.kinds:
-        kinds = set(args.kinds)
-        dataset = dataset.filter(lambda sample: sample.kind in kinds)
-    if not len(dataset):
-        raise UserError(f"{name}: {path} holds no sample" + (f" of {args.kinds}." if args.kinds else "."))
-    return dataset
 
 
 COMMAND = Command(

@@ -106,6 +106,7 @@ class MixtureDataset(Dataset):
         # Shared memory: workers that stay alive between epochs see the new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._plan: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._lengths: list[np.ndarray] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch, from 0; trainers call it."""
@@ -117,6 +118,16 @@ class MixtureDataset(Dataset):
     def __getitem__(self, index: int) -> Any:
         name, position = self.locate(index)
         return self.datasets[name][position]
+
+    def lengths(self) -> list[int]:
+        """Length of every draw of this epoch; the parts say theirs, in one unit."""
+        if self._lengths is None:
+            self._lengths = [np.asarray(part.lengths()) for part in self.datasets.values()]  # type: ignore[attr-defined]
+        parts, positions = self._order(int(self._epoch))
+        found = np.empty(len(parts), dtype=np.int64)
+        for part, lengths in enumerate(self._lengths):
+            found[parts == part] = lengths[positions[parts == part]]
+        return found.tolist()
 
     def locate(self, index: int) -> tuple[str, int]:
         """The part that draw `index` of this epoch comes from, and the sample's index in it."""

@@ -16,7 +16,7 @@ from .env import TabletopEnv
 from .episodes import make_episode
 from .labels import CameraLabels, Labeler
 from .recording import Demonstration, play
-from .scene import CAMERAS
+from .scene import CAMERAS, FINE
 
 _HIDDEN_GROUP = 5
 
@@ -105,22 +105,24 @@ class _Tally:
         self.counts["worst_trace_error_px"] = max(self.counts["worst_trace_error_px"], round(error, 3))
 
 
-def _check_camera(env: TabletopEnv, label: CameraLabels, renderer: Any, tally: _Tally) -> None:
+def _check_camera(env: TabletopEnv, label: CameraLabels, renderer: Any, fine: Any, tally: _Tally) -> None:
     sim, size = env.simulation, env.image_size
     matrix = camera_matrix(sim.model, sim.data, label.camera, size)
     geoms = _segment(renderer, sim.data, label.camera, mujoco.MjvOption())
     bodies = np.where(geoms >= 0, sim.model.geom_bodyid[np.maximum(geoms, 0)], -1)
+    close = _segment(fine, sim.data, label.camera, mujoco.MjvOption())
+    close = np.where(close >= 0, sim.model.geom_bodyid[np.maximum(close, 0)], -1)
     for name, seen in label.visible.items():
         body = sim.body_id(name)
         expected = projected_box(sim.model, sim.data, body, matrix, size)
-        mask = _alone(sim.model, sim.data, body, label.camera, renderer)
+        mask = _alone(sim.model, sim.data, body, label.camera, fine)
         if expected is None or not mask.any():
             continue
-        whole, box = _box_of(mask), np.array(seen.box)
+        whole, box = _box_of(mask) / FINE, np.array(seen.box)
         outside = max(0.0, *(whole[:2] - box[:2]), *(box[2:] - whole[2:]))
-        occluded = seen.pixels < int(mask.sum())
+        occluded = int((close == body).sum()) < int(mask.sum())
         wrong = 0.0 if occluded else float(np.abs(box - whole).max())
-        visible = float(np.abs(box - _box_of(bodies == body)).max())
+        visible = float(np.abs(box - _box_of(close == body) / FINE).max())
         inside = bool(expected.min() > 0 and expected.max() < size)  # the extent of a part is not a part of the extent
         projection = float(np.abs(whole - expected).max()) if inside else 0.0
         tally.box(max(projection, outside, wrong, visible), occluded, inside)
@@ -176,8 +178,10 @@ def check_frames(task: str, frames: int, image_size: int = 224, seed: int = 0) -
         _check_traces(env, demo, [int(i) for i in chosen], tally)
         env.start(demo.episode)
         labeler = Labeler(env.simulation, env.renderer, rng)
-        renderer = mujoco.Renderer(env.simulation.model, image_size, image_size)
-        renderer.enable_segmentation_rendering()
+        sizes = (image_size, FINE * image_size)
+        renderer, fine = (mujoco.Renderer(env.simulation.model, size, size) for size in sizes)
+        for each in (renderer, fine):
+            each.enable_segmentation_rendering()
         for index, action in enumerate(demo.actions):
             if index in chosen:
                 tally.counts["frames"] += 1
@@ -185,8 +189,9 @@ def check_frames(task: str, frames: int, image_size: int = 224, seed: int = 0) -
                 for camera in CAMERAS:
                     env.renderer.update(sim.data, camera)
                     label = labeler.label(camera, sim.episode.goals[min(sim.progress, len(sim.episode.goals) - 1)])
-                    _check_camera(env, label, renderer, tally)
+                    _check_camera(env, label, renderer, fine, tally)
             env.simulation.step(action)
         renderer.close()
+        fine.close()
     env.close()
     return tally.counts

@@ -2,7 +2,7 @@
 
 Pixel coordinates are continuous: x to the right, y down, (0, 0) the outer corner of the top left pixel, so the pixel
 in column c and row r covers [c, c + 1] x [r, r + 1] and its centre is (c + 0.5, r + 0.5). Boxes are
-``(x1, y1, x2, y2)`` around the visible pixels: what another thing hides is not in the box.
+``(x1, y1, x2, y2)`` around what is visible, to half a pixel: what another thing hides is not in the box.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from .objects import FLOOR, Item
 from .projection import CameraPose, camera_pose
 from .rendering import Renderer
-from .scene import TABLE_GEOM, WORKSPACE
+from .scene import FINE, TABLE_GEOM, WORKSPACE
 from .simulation import Simulation
 from .tasks import Goal, place_point
 
@@ -32,7 +32,7 @@ class Visible:
 
     Attributes:
         item: The item.
-        box: Box around its visible pixels.
+        box: Box around its visible part, from a rendering of :data:`FINE` times the size.
         point: Centre of the visible pixel nearest to the middle of them all.
         pixels: Number of visible pixels.
     """
@@ -113,11 +113,13 @@ class _View:
         return pixel is not None and bool(self.table[pixel])
 
 
-def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:
+def visible_items(labels: np.ndarray, fine: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:
     """Visible boxes from a label image.
 
     Args:
         labels: ``[H, W]``, the index into ``items`` of what each pixel shows, negative for anything else.
+        fine: The same at :data:`FINE` times the size. A sharp corner may cover no pixel's centre: boxes of whole
+            pixels miss it by more than a pixel.
         items: The scene's items.
     """
     rows, columns = np.nonzero(labels >= 0)
@@ -127,7 +129,9 @@ def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visi
     for index in np.nonzero(counts >= max(6, labels.size * _MIN_PIXELS))[0]:
         mine = shown == index
         x, y = columns[mine], rows[mine]
-        box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
+        inner_rows, inner_columns = np.nonzero(fine == index)
+        edges = (inner_columns.min(), inner_rows.min(), inner_columns.max() + 1, inner_rows.max() + 1)
+        box: Box = tuple(float(edge) / FINE for edge in edges)  # type: ignore[assignment]
         middle = int(np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2))
         point = (float(x[middle]) + 0.5, float(y[middle]) + 0.5)
         found[items[index].name] = Visible(items[index], box, point, int(counts[index]))
@@ -172,7 +176,8 @@ class Labeler:
         geoms = self._renderer.segmentation()
         pose = camera_pose(self._sim.model, self._sim.data, camera, self._renderer.size)
         view = _View(self._by_geom[geoms], geoms == self._table, pose, self._items)
-        result = CameraLabels(camera, goal, visible_items(view.labels, self._items))
+        fine = self._by_geom[self._renderer.segmentation(FINE)]
+        result = CameraLabels(camera, goal, visible_items(view.labels, fine, self._items))
         positions = self._sim.positions()
         if goal is not None:
             result.target = self._target(view, result, goal, positions)

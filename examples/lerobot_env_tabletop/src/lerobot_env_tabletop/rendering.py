@@ -113,7 +113,6 @@ class Renderer:
         self._perturb = mujoco.MjvPerturb()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._rect = mujoco.MjrRect(0, 0, size, size)
         self._flags(segmentation=False)
 
     def _flags(self, segmentation: bool) -> None:
@@ -122,13 +121,14 @@ class Renderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not segmentation and self._model.vis.quality.shadowsize > 0
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
 
-    def _draw(self) -> np.ndarray:
+    def _draw(self, scale: int = 1) -> np.ndarray:
         # Other environments of this process draw with the same graphics context: take it over, with this buffer.
         _SHARED.make_current(self.size)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        pixels = np.empty((self.size, self.size, 3), np.uint8)
-        mujoco.mjr_render(self._rect, self._scene, self._context)
-        mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
+        side = scale * self.size
+        rect, pixels = mujoco.MjrRect(0, 0, side, side), np.empty((side, side, 3), np.uint8)
+        mujoco.mjr_render(rect, self._scene, self._context)
+        mujoco.mjr_readPixels(pixels, None, rect, self._context)
         return pixels[::-1]
 
     def update(self, data: MjData, camera: str) -> None:
@@ -141,11 +141,11 @@ class Renderer:
         """The view last given to :meth:`update`, ``uint8 [size, size, 3]``."""
         return np.ascontiguousarray(self._draw())
 
-    def segmentation(self) -> np.ndarray:
-        """Geom id of every pixel of that view, ``int32 [size, size]``, -1 for nothing."""
+    def segmentation(self, scale: int = 1) -> np.ndarray:
+        """Geom id of every pixel of that view, ``int32 [scale * size, scale * size]``, -1 for nothing."""
         self._flags(segmentation=True)
         try:
-            colour = self._draw().astype(np.int32)
+            colour = self._draw(scale).astype(np.int32)
         finally:
             self._flags(segmentation=False)
         ids = colour[..., 0] + (colour[..., 1] << 8) + (colour[..., 2] << 16)

@@ -14,6 +14,8 @@ TIMESTEP = 0.004
 TABLE_GEOM = "table"
 CAMERAS: tuple[str, str] = ("front", "wrist")
 MAX_IMAGE_SIZE = 640
+FINE = 2
+"""Boxes are measured in renderings of this many times the image's size."""
 WORKSPACE: tuple[tuple[float, float], tuple[float, float]] = ((0.30, 0.62), (-0.25, 0.25))
 """Where items may lie: (x low, x high), (y low, y high) in metres, robot-base frame."""
 
@@ -133,7 +135,7 @@ def to_mjcf(scene: Scene) -> tuple[str, dict[str, bytes]]:
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" cone="elliptic" integrator="implicitfast" impratio="10"/>
   <visual>
-    <global offwidth="{MAX_IMAGE_SIZE}" offheight="{MAX_IMAGE_SIZE}"/>
+    <global offwidth="{FINE * MAX_IMAGE_SIZE}" offheight="{FINE * MAX_IMAGE_SIZE}"/>
     <quality shadowsize="{512 if look.shadows else 0}" offsamples="0"/>
     <headlight ambient="0.32 0.32 0.32" diffuse="0.22 0.22 0.22" specular="0 0 0"/>
     <map znear="0.02" zfar="12"/>

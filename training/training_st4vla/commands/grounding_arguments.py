@@ -1,0 +1,53 @@
+"""Grounding data as the flags of both stages name them: one set or a mixture, some kinds, so many samples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from training_st4vla.errors import UserError
+
+
+def open_grounding(
+    paths: Sequence[str],
+    weights: Sequence[float] | None = None,
+    kinds: Sequence[str] | None = None,
+    *,
+    max_rows: int | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+    flag: str = "--dataset",
+) -> Any:
+    """
+    A map-style dataset of grounding samples.
+
+    Args:
+        paths (`Sequence[str]`): folders, files or Hub ids. weights (`Sequence[float]`, *optional*): share of each.
+        kinds (`Sequence[str]`, *optional*): answers to keep: `point`, `box`, `trace`, `text`.
+        max_rows, max_samples (`int`, *optional*): of each set: its first rows; samples drawn evenly by `seed`.
+        flag (`str`): named in errors.
+
+    Raises:
+        UserError: for a set without such samples, and for weights that are not one per set.
+    """
+    from training_st4vla.data.grounding import open_grounding_dataset
+    from training_st4vla.data.mixtures import MixtureDataset
+
+    if weights is not None and len(weights) != len(paths):
+        raise UserError(f"--weights: expected one for each of {len(paths)} datasets, found {len(weights)}.")
+    if len(set(paths)) != len(paths):
+        raise UserError(f"{flag}: a dataset is named twice in {list(paths)}; give it a larger weight instead.")
+    parts = {}
+    for path in paths:
+        dataset = open_grounding_dataset(path, max_rows=max_rows).thin_out(max_samples, seed)
+        if kinds:
+            wanted = set(kinds)
+            dataset = dataset.filter(lambda sample, wanted=wanted: sample.kind in wanted)
+        if not len(dataset):
+            raise UserError(f"{flag}: {path} holds no sample" + (f" of {list(kinds)}." if kinds else "."))
+        parts[path] = dataset
+    if len(parts) == 1:
+        return dataset
+    shares = 1.0 if weights is None else dict(zip(paths, weights, strict=True))
+    return MixtureDataset(parts, weights=shares, seed=seed)
+
+
+__all__ = ["open_grounding"]
