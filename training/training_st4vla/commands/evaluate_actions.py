@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training_st4vla.commands.arguments import exit_with, flag
 from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.data_arguments import DataArguments, open_action_dataset, settle_contract, show_dataset
@@ -22,6 +24,9 @@ class EvaluateActionsArguments(DataArguments):
     num_inference_steps: int | None = flag("denoising steps; the model's own without it", None)
     guidance_scale: float | None = flag("classifier-free guidance, 1 = off; the model's own without it", None)
     seed: int = flag("seed of the sampled noise", 0)
+    shown_episodes: int = flag("worst episodes shown in the report, with film and plot", 3)
+    band_samples: int = flag("samples of each shown chunk, for the 5 to 95 % band; 0 for none", 8)
+    grounding: bool = flag("also ask where the model looks, and draw it into the films", False)
     dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
     device: str = flag("auto, cpu, cuda or mps", "auto")
     json: str | None = flag("write the figures to this file", None)
@@ -60,16 +65,13 @@ def evaluate_actions(args: EvaluateActionsArguments) -> Any:
         )
     settle_contract(args, dataset, processor, "evaluation")
     show_dataset(dataset, processor)
-    predictions = predict_actions(
-        model,
-        processor,
-        dataset,
-        range(0, len(dataset), args.stride),
-        batch_size=args.batch_size,
-        seed=args.seed,
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale,
-    )
+    positions = range(0, len(dataset), args.stride)
+    sampling = {
+        "batch_size": args.batch_size,
+        "num_inference_steps": args.num_inference_steps,
+        "guidance_scale": args.guidance_scale,
+    }
+    predictions = predict_actions(model, processor, dataset, positions, seed=args.seed, **sampling)
     contract = processor.contract(dataset.dataset_key)
     result = score_predictions(predictions, contract)
     emit(result.summary_table().to_text())
@@ -77,14 +79,30 @@ def evaluate_actions(args: EvaluateActionsArguments) -> Any:
     if args.json:
         write_json(Path(args.json), result.to_dict())
     if args.report:
-        _write_report(args, model, contract, predictions, result)
+
+        def view(episode: Any) -> Any:
+            from training_st4vla.evaluation.action_films import view_episode
+
+            return view_episode(
+                model,
+                processor,
+                dataset,
+                predictions,
+                np.array(positions),
+                episode,
+                num_samples=args.band_samples,
+                grounding=args.grounding,
+                fps=contract.control_hz or dataset.fps,
+                **sampling,
+            )
+
+        _write_report(args, model, contract, result, view)
         say(f"{args.report}: written.")
     return result
 
 
-def _write_report(args: EvaluateActionsArguments, model: Any, contract: Any, predictions: Any, result: Any) -> None:
+def _write_report(args: EvaluateActionsArguments, model: Any, contract: Any, result: Any, view: Any) -> None:
     from training_st4vla.commands.runs import loss_curves
-    from training_st4vla.evaluation.action_predictions import executed_trajectory
     from training_st4vla.evaluation.plots import plot_actions, plot_loss_curve
     from training_st4vla.evaluation.report import Report, RunInfo
 
@@ -92,18 +110,20 @@ def _write_report(args: EvaluateActionsArguments, model: Any, contract: Any, pre
     report = Report("Open-loop actions", f"{Path(args.model).name} on {Path(args.dataset).name}", info=info)
     report.section("Errors").table(result.summary_table()).table(result.dimension_table())
     report.section("Predicted against recorded")
-    for row in result.worst_episodes(3):
-        recorded, predicted, boundaries = executed_trajectory(predictions, row.episode)
+    report.text("Each chunk as predicted from the recorded frame at a thin line, shown to its end. Click to seek.")
+    for row in result.worst_episodes(args.shown_episodes):
+        shown = view(row.episode)
         figure = plot_actions(
-            recorded,
-            predicted,
+            shown.recorded,
+            shown.predicted,
             names=contract.action.names,
             units=contract.action.units,
+            samples=shown.samples,
             fps=contract.control_hz,
-            boundaries=boundaries,
+            boundaries=shown.boundaries,
             title=f"Episode {row.episode}",
         )
-        report.figure(figure, "Each chunk as predicted from the recorded frame at the thin line, shown to its end.")
+        report.film(shown.video, figure, contract.control_hz, f"Episode {row.episode}")
     if result.num_episodes > 1:
         report.section("Episodes").table(result.episode_table(20))
     state = Path(args.model) / "trainer_state.json"

@@ -1,7 +1,8 @@
 """One self-contained HTML file per evaluation: opens offline, on a phone, by day and by night.
 
-Nothing is fetched: styles are inline, images are embedded, there is no script, and a content security policy forbids
-all the rest. All text is escaped: names, model output and dataset text never become markup.
+Nothing is fetched: styles are inline, images and films are embedded, and a content security policy forbids all the
+rest. The one script moves the cursor of a film's plot; the policy admits it by its hash. All text is escaped: names,
+model output and dataset text never become markup.
 
 ```python
 report = Report("Open-loop evaluation", "tabletop, 20 episodes", info=RunInfo.collect(dtype="float32"))
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from .report_film import POLICY, SCRIPT, film_figure
 from .report_style import STYLE
 from .table import Cell, IntervalLike, ResultTable, check_rows, format_cell, numeric_columns
 
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 10_000_000
 VERSIONED = ("st4vla", "torch", "transformers", "diffusers", "lerobot", "trl", "numpy")
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
@@ -114,6 +115,7 @@ class Report:
         self.info = info
         self._sections: list[str] = []
         self._body: list[str] = []
+        self._has_film = False
 
     def section(self, title: str) -> Self:
         """Starts a section; two or more are listed at the top."""
@@ -195,6 +197,24 @@ class Report:
         self._body.append(f'<div class="gallery">{figures}</div>')
         return self
 
+    def film(self, video: bytes, plot: Figure, fps: float, caption: str = "") -> Self:
+        """Adds a film above a plot over the same time: a line in the plot follows the film, a click on it seeks.
+
+        Args:
+            video (`bytes`): MP4, one picture per control step.
+            plot (`Figure`): All panels share one time axis, in seconds, that begins with the film.
+            fps (`float`): Pictures per second.
+            caption (`str`): Below both.
+        """
+        axes = plot.get_axes()[0]
+        image, width, height = _encode(plot, 0)  # draws, so that the panels have their places
+        place = axes.get_position()
+        extent = (float(place.x0), float(place.x1), *(float(value) for value in axes.get_xlim()))
+        picture = f'<img src="{image}" alt="{escape(caption)}" width="{width}" height="{height}">'
+        self._body.append(film_figure(video, picture, extent, fps, _caption(caption)))
+        self._has_film = True
+        return self
+
     def to_html(self) -> str:
         """The whole document."""
         info = self.info if self.info is not None else RunInfo.collect()
@@ -202,13 +222,15 @@ class Report:
         subtitle = f'<p class="subtitle">{escape(self.subtitle)}</p>' if self.subtitle else ""
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="color-scheme" content="light dark">\n'
             f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
             f"<header><h1>{escape(self.title)}</h1>{subtitle}</header>\n{self._contents()}"
             + "\n".join(self._body)
-            + f"\n</main>\n<footer><dl>{lines}</dl></footer>\n</body>\n</html>\n"
+            + f"\n</main>\n<footer><dl>{lines}</dl></footer>\n"
+            + (f"<script>{SCRIPT}</script>\n" if self._has_film else "")
+            + "</body>\n</html>\n"
         )
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False, max_bytes: int = MAX_BYTES) -> Path:

@@ -46,6 +46,10 @@ pre {
   margin: 0; padding: 0.75rem 1rem; background: var(--band); border-radius: 6px; font-size: 0.85rem;
   white-space: pre-wrap; overflow-wrap: anywhere;
 }
+.film video { width: 100%; max-width: 30rem; display: block; margin: 0 auto 0.5rem; }
+.film .plot { position: relative; cursor: crosshair; }
+.film .plot img { width: 100%; height: auto; display: block; }
+.film .cursor { position: absolute; top: 0; bottom: 0; width: 2px; background: var(--warning); pointer-events: none; }
 .gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
 .gallery figure { margin: 0; }
 .gallery img { width: 100%; }
