@@ -1,8 +1,14 @@
 """The README.md of a saved model: what it is, how to use it, what it was made from, what was measured."""
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from training_st4vla.errors import UserError
 
 _BODY = """---
 {front_matter}
@@ -82,6 +88,67 @@ def build_model_card(
     return ModelCard(body)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """
+    One figure of an evaluation.
+
+    Args:
+        metric (`str`): its name. value, low, high (`float`): estimate and 95 % interval. number (`int`): of questions
+            or episodes behind it.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    number: int
+
+
+def add_results(folder: Path, task: str, dataset: str, figures: Sequence[Measured], command: str) -> None:
+    """
+    Writes figures into a model folder's card: a table with intervals, and the Hub's `model-index`.
+
+    Earlier figures of the same task and dataset are replaced.
+
+    Args:
+        folder (`Path`): of the model. task (`str`): for example `grounding`. dataset (`str`): what was evaluated on.
+        command (`str`): that prints the same figures.
+
+    Raises:
+        UserError: when the folder has no card.
+    """
+    path = folder / "README.md"
+    if not path.is_file():
+        raise UserError(f"{folder}: expected a model card README.md to write the figures into, found none.")
+    card = ModelCard.load(path)
+    kept = [one for one in card.data.eval_results or [] if (one.task_type, one.dataset_name) != (task, dataset)]
+    card.data.model_name = card.data.model_name or folder.name
+    card.data.eval_results = kept + [
+        EvalResult(
+            task_type=task,
+            dataset_type=dataset,
+            dataset_name=dataset,
+            metric_type=one.metric,
+            metric_name=one.metric,
+            metric_value=round(one.value, 4),
+        )
+        for one in figures
+    ]
+    rows = "\n".join(
+        f"| {one.metric} | {one.value:.3f} | {one.low:.3f} to {one.high:.3f} | {one.number} |" for one in figures
+    )
+    start, end = f"<!-- results: {task}, {dataset} -->", "<!-- end of results -->"
+    section = (
+        f"{start}\n## Measured: {task} on {dataset}\n\n| metric | value | 95 % interval | number |\n"
+        f"| --- | --- | --- | --- |\n{rows}\n\n`{command}`\n{end}"
+    )
+    found = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
+    text = found.sub("", card.text).rstrip()
+    card.text = f"{text}\n\n{section}\n"
+    card.save(path)
+
+
 def _describe_contracts(processor: Any) -> str:
     if not processor.action_contracts:
         return "No action contract yet: these weights were not trained on a robot, and their actions have no units."
@@ -103,4 +170,4 @@ def _describe_contracts(processor: Any) -> str:
     return "\n\n".join(parts)
 
 
-__all__ = ["build_model_card"]
+__all__ = ["Measured", "add_results", "build_model_card"]

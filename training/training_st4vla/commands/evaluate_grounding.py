@@ -49,6 +49,7 @@ class EvaluateGroundingArguments:
     device: str = flag("auto, cpu, cuda or mps", "auto")
     predictions: str | None = flag("write every question, answer and score to this JSON-lines file", None)
     json: str | None = flag("write the figures to this file", None)
+    card: bool = flag("write the figures into the model folder's card", False)
     report: str | None = flag("write an HTML report with the worst answers to this new file", None)
 
 
@@ -66,12 +67,16 @@ def run(args: EvaluateGroundingArguments) -> int:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split's questions, answers and scores; `scores` by answerer (`model`, ...) and kind."""
+    """
+    One split's questions, answers and scores: `scores` by answerer (`model`, ...) and kind, `roles` of the model's
+    answers by what is asked for (`target box`, `place point`, ...), where the data say it.
+    """
 
     name: str
     samples: list[Any]
     results: list[Any]
     scores: dict[str, dict[str, Any]]
+    roles: dict[str, Any]
     left_out: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,13 +88,14 @@ class SplitResult:
                 who: {kind: scored.score.to_dict() for kind, scored in kinds.items()}
                 for who, kinds in self.scores.items()
             },
+            "roles": {name: scored.score.to_dict() for name, scored in self.roles.items()},
         }
 
 
 def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResult]:
     """The command as a function; returns the results by split."""
     from training_st4vla.evaluation.benchmarks import open_benchmark
-    from training_st4vla.evaluation.grounding_evaluation import comparison_table
+    from training_st4vla.evaluation.grounding_evaluation import comparison_table, role_table
     from training_st4vla.loading import load_grounder
 
     _check(args)
@@ -113,6 +119,8 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
     for name, dataset in chosen.items():
         found[name] = _evaluate_split(args, name, dataset, splits[name], model, processor)
         emit(comparison_table(found[name].scores, f"{args.benchmark}, {name}").to_text())
+        if found[name].roles:
+            emit(role_table(found[name].roles).to_text())
         if found[name].left_out:
             say(f"{found[name].left_out} questions were not scored: words, or points without a region.")
     _write(args, found, str(model.dtype).rpartition(".")[2])
@@ -141,7 +149,7 @@ def _evaluate_split(
 ) -> SplitResult:
     from tqdm.auto import tqdm
 
-    from training_st4vla.evaluation.grounding_evaluation import prior_results, score_grounding
+    from training_st4vla.evaluation.grounding_evaluation import prior_results, score_grounding, score_roles
     from training_st4vla.evaluation.grounding_predictions import predict_grounding, shuffled_instructions
 
     kept = dataset.filter(lambda sample: sample.kind != "text")
@@ -177,7 +185,8 @@ def _evaluate_split(
         for who, given in answers.items()
     }
     scored = sum(len(kind.indices) for kind in scores[MODEL].values())
-    return SplitResult(name, samples, results, scores, len(dataset) - scored)
+    roles = score_roles(results, samples, compat=args.compat, region_source=pool)
+    return SplitResult(name, samples, results, scores, roles, len(dataset) - scored)
 
 
 def _prior_samples(args: EvaluateGroundingArguments) -> list[Any] | None:
@@ -192,12 +201,36 @@ def _write(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtyp
     settings = {"model": args.model, "benchmark": args.benchmark, "compat": args.compat, "seed": args.seed}
     if args.json:
         write_json(Path(args.json), {**settings, "splits": {name: one.to_dict() for name, one in found.items()}})
+    if args.card:
+        _write_card(args, found)
     if args.predictions:
         rows = [row for one in found.values() for row in _prediction_rows(one)]
         write_atomic(Path(args.predictions), "".join(json.dumps(row) + "\n" for row in rows).encode())
     if args.report:
         _write_report(args, found, dtype)
         say(f"{args.report}: written.")
+
+
+def _write_card(args: EvaluateGroundingArguments, found: dict[str, SplitResult]) -> None:
+    import shlex
+    import sys
+
+    from training_st4vla.model_card import Measured, add_results
+
+    benchmark = Path(args.benchmark.rstrip("/")).name
+    for name, one in found.items():
+        figures = []
+        for who, kinds in one.scores.items():
+            for kind, scored in kinds.items():
+                headline = scored.score[scored.headline_name]
+                interval = getattr(headline, scored.score.average)
+                label = f"{kind} {scored.headline_name}" + ("" if who == MODEL else f" ({who})")
+                number = scored.score.num_questions
+                figures.append(Measured(label, interval.estimate, interval.low, interval.high, number))
+        command = shlex.join(["st4vla", *sys.argv[1:]])
+        add_results(
+            Path(args.model), "grounding", benchmark if len(found) == 1 else f"{benchmark}, {name}", figures, command
+        )
 
 
 def _prediction_rows(one: SplitResult) -> list[dict[str, Any]]:
@@ -225,13 +258,15 @@ def _prediction_rows(one: SplitResult) -> list[dict[str, Any]]:
 
 
 def _write_report(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtype: str) -> None:
-    from training_st4vla.evaluation.grounding_evaluation import comparison_table, draw_answer
+    from training_st4vla.evaluation.grounding_evaluation import comparison_table, draw_answer, role_table
     from training_st4vla.evaluation.report import Report, RunInfo
 
     info = RunInfo.collect(dtype=dtype, extra={"Seed": str(args.seed), "Protocol": args.compat or "st4vla"})
     report = Report("Grounding", f"{Path(args.model).name} on {args.benchmark}", info=info)
     for one in found.values():
         report.section(f"Scores: {one.name}").table(comparison_table(one.scores))
+        if one.roles:
+            report.table(role_table(one.roles))
         report.text(
             f"{PRIOR}: always the mean answer of {args.prior_from or 'these questions'}, without looking. A model "
             "that looks and listens is above it, and falls to it when its words are shuffled."

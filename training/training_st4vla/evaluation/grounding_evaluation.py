@@ -102,6 +102,40 @@ def score_grounding(
     return scores
 
 
+def score_roles(
+    results: Sequence[GroundingResult],
+    samples: Sequence[GroundingSample],
+    *,
+    compat: Compat | None = None,
+    region_source: Iterable[GroundingSample] = (),
+) -> dict[str, KindScore]:
+    """`score_grounding` apart for each role and kind (`target box`, ...); nothing where no sample says its role."""
+    groups = sorted({(sample.role, sample.kind) for sample in samples if sample.role})
+    found: dict[str, KindScore] = {}
+    for role, kind in groups:
+        chosen = [i for i, sample in enumerate(samples) if (sample.role, sample.kind) == (role, kind)]
+        scores = score_grounding(
+            [results[i] for i in chosen], [samples[i] for i in chosen], compat=compat, region_source=region_source
+        )
+        if kind in scores:
+            found[f"{role} {kind}"] = scores[kind]
+    return found
+
+
+def role_table(roles: Mapping[str, KindScore]) -> ResultTable:
+    """The first metric of each role and kind."""
+    rows = [
+        [
+            name,
+            scored.headline_name,
+            scored.score.num_questions,
+            _cell(scored, scored.headline_name, scored.score.average),
+        ]
+        for name, scored in roles.items()
+    ]
+    return ResultTable(("asked for", "metric", "questions", "model"), rows, title="By what was asked for")
+
+
 def headline_metrics(scores: Mapping[str, KindScore]) -> dict[str, float]:
     """One number per metric worth watching during training: `box_accuracy@0.5`, `point_parse_rate`, ..."""
     found: dict[str, float] = {}
@@ -323,5 +357,7 @@ __all__ = [
     "draw_answer",
     "headline_metrics",
     "prior_results",
+    "role_table",
     "score_grounding",
+    "score_roles",
 ]
