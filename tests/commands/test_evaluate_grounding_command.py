@@ -82,6 +82,26 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     assert main([*argv, "--report", str(files["report.html"])]) == 1
 
 
+def test_figures_go_into_the_card(tmp_path: Path, knowing: Any) -> None:
+    from huggingface_hub import ModelCard
+
+    knowing(right)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n\n# A model\n\nWords.\n")
+    path = write_schema_set(tmp_path / "data", count=1)
+    for _ in range(2):  # the second time replaces the first
+        argv = ["evaluate-grounding", "--model", str(folder), "--benchmark", str(path), "--card", "True"]
+        assert main(argv) == 0
+    card = ModelCard.load(folder / "README.md")
+    figures = {one.metric_name: one.metric_value for one in card.data.eval_results or []}
+    assert figures["box accuracy@0.5"] == 1.0
+    assert "box accuracy@0.5 (prior)" in figures
+    assert card.text.count("## Measured: grounding on data") == 1
+    assert card.text.count("Words.") == 1
+    assert "95 % interval" in card.text
+
+
 def test_failures_count(tmp_path: Path, knowing: Any) -> None:
     knowing(lambda prompt: "I cannot see it.")
     path, target = write_schema_set(tmp_path / "data", count=2), tmp_path / "figures.json"
