@@ -45,7 +45,16 @@ class CountingEnv(gym.Env):
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         self.steps += 1
         success = self.seed_ % 4 != 3 and self.steps == self.seed_ % 4 + 1 and action[0] > 0
-        return self._observe(), float(success), success, self.steps >= LIMIT, {"is_success": success}
+        return (
+            self._observe(),
+            float(success),
+            success,
+            self.steps >= LIMIT,
+            {
+                "is_success": success,
+                "found_target": action[0] > 0,
+            },
+        )
 
     def _observe(self) -> dict:
         picture = np.full((32, 32, 3), 20 * self.steps, np.uint8)
@@ -86,6 +95,7 @@ def test_every_seed_has_one_result_and_the_right_one(envs: Any) -> None:
     assert [rollout.result.success for rollout in rollouts] == [True, True, True, False] * 2
     assert [rollout.result.steps for rollout in rollouts] == [1, 2, 3, LIMIT] * 2
     assert [rollout.result.instruction for rollout in rollouts] == [f"count to {s % 4 + 1}" for s in range(8)]
+    assert [rollout.result.found_target for rollout in rollouts] == [True] * 8
     assert policy.resets == [[0, 1, 2], [3, 4, 5], [6, 7, 7]]
     filmed = [rollout.film for rollout in rollouts if rollout.film is not None]
     assert [len(film.frames) for film in filmed] == [1, 2]

@@ -91,10 +91,13 @@ def test_forty_frames_of_one_view_are_learned(command: Callable[..., list[str]],
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_curve(command: Callable[..., list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_killed_run_goes_on_with_the_same_curve(
+    command: Callable[..., list[str]], tmp_path: Path, workers: int
+) -> None:
     from training_st4vla.commands.main import main
 
-    flags = {"logging_steps": 1, "save_steps": 2}
+    flags = {"logging_steps": 1, "save_steps": 2, "dataloader_num_workers": workers}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(whole, 6, 2, **flags)) == 0
 

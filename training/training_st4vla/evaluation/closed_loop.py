@@ -23,6 +23,8 @@ class EpisodeResult:
         task (`str`): its name or number. seed (`int`): of the environment's reset.
         instruction (`str`): as given to the policy.
         success (`bool`), steps (`int`): control steps until the end.
+        found_target (`bool`, *optional*): whether it went to the object that was named, where the environment says so:
+            grounding and manipulation fail apart.
     """
 
     suite: str
@@ -31,6 +33,7 @@ class EpisodeResult:
     instruction: str
     success: bool
     steps: int
+    found_target: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -87,6 +90,7 @@ def run_episodes(
         filmed = [row for row in range(len(chosen)) if start + row < films]
         reels = {row: Film(instructions[row], _fps(envs)) for row in filmed}
         running, success = np.ones(len(padded), dtype=bool), np.zeros(len(padded), dtype=bool)
+        found: list[bool | None] = [None] * len(padded)
         steps = np.zeros(len(padded), dtype=int)
         running[len(chosen) :] = False
         first_words = list(instructions)
@@ -97,13 +101,16 @@ def run_episodes(
             ended = running & (terminated | truncated)
             if ended.any():
                 success[ended] = _final_success(info, envs.num_envs)[ended]
+                for row in np.flatnonzero(ended):
+                    found[row] = _found_target(info, int(row))
                 running &= ~ended
             on_step()
         for row, seed in enumerate(chosen):
             film = reels.get(row)
             if film is not None:
                 film.finish(bool(success[row]))
-            result = EpisodeResult(suite, task, int(seed), first_words[row], bool(success[row]), int(steps[row]))
+            outcome = bool(success[row]), int(steps[row]), found[row]
+            result = EpisodeResult(suite, task, int(seed), first_words[row], *outcome)
             yield Rollout(result, film)
 
 
@@ -159,6 +166,11 @@ def _final_success(info: dict[str, Any], count: int) -> np.ndarray:
     if not isinstance(final, dict) or "is_success" not in final:
         raise UserError("success: the environment's info holds no `is_success` at the end of an episode.")
     return np.asarray(final["is_success"], dtype=bool).reshape(count)
+
+
+def _found_target(info: dict[str, Any], row: int) -> bool | None:
+    found = info["final_info"].get("found_target")
+    return None if found is None else bool(np.asarray(found).reshape(-1)[row])
 
 
 __all__ = ["FIRST_SEED", "EpisodeResult", "Rollout", "run_episodes", "save_films"]

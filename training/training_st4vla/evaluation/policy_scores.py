@@ -26,10 +26,11 @@ def success_table(results: Sequence[EpisodeResult]) -> ResultTable:
         if len(tasks) > 1:
             rows.append(_row(suite, "all", [result for key in tasks for result in groups[key]]))
     return ResultTable(
-        headers=("suite", "task", "success [95 %]", "successes", "episodes", "mean steps of successes"),
+        headers=("suite", "task", "success [95 %]", "successes", "episodes", "mean steps of successes", "found it"),
         rows=rows,
         title="Closed-loop success",
-        note="Wilson score intervals. An episode succeeds when the environment says so before its step limit.",
+        note="Wilson score intervals. An episode succeeds when the environment says so before its step limit. Found "
+        "it: the share of episodes that first went to the named object, where the environment says so.",
     )
 
 
@@ -123,7 +124,9 @@ def add_galleries(report: Report, rollouts: Sequence[Rollout]) -> Report:
 def _row(suite: str, task: str, results: Sequence[EpisodeResult]) -> list[Any]:
     won = [result for result in results if result.success]
     steps = sum(result.steps for result in won) / len(won) if won else None
-    return [suite, task, wilson_interval(len(won), len(results)), len(won), len(results), steps]
+    told = [result.found_target for result in results if result.found_target is not None]
+    found = wilson_interval(sum(told), len(told)) if told else None
+    return [suite, task, wilson_interval(len(won), len(results)), len(won), len(results), steps, found]
 
 
 __all__ = [
