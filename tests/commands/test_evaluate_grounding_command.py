@@ -97,7 +97,7 @@ def test_figures_go_into_the_card(tmp_path: Path, knowing: Any) -> None:
     figures = {one.metric_name: one.metric_value for one in card.data.eval_results or []}
     assert figures["box accuracy@0.5"] == 1.0
     assert "box accuracy@0.5 (prior)" in figures
-    assert card.text.count("## Measured: grounding on data") == 1
+    assert card.text.count("## Measured: grounding on train.jsonl") == 1
     assert card.text.count("Words.") == 1
     assert "95 % interval" in card.text
 

@@ -55,7 +55,7 @@ def test_adapters_train_with_a_full_expert_and_merge_into_a_plain_model(
     parts = ["vision_encoder", "vision_projector", "query_transformer", "action_expert"]
     parts += ["state_encoder"] if model.config.state_dim is not None else []
     trainer = train(peft_config=lora_config(4, parts), max_steps=3, learning_rate=1e-2, vlm_learning_rate=1e-2)
-    inputs = make_inputs()
+    inputs = make_inputs(2)
     noise = torch.zeros(inputs["input_ids"].shape[0], model.config.chunk_size, model.config.action_dim)
     expected = trainer.model.eval().get_base_model().sample_actions(**inputs, noise=noise)
     merged = merge_adapters(trainer.model, tmp_path / "adapter")
@@ -101,8 +101,8 @@ def test_a_dry_step_counts_every_byte(train: Callable[..., Any]) -> None:
     from training_st4vla.memory import measure_step
 
     memory = measure_step(train(max_steps=0))
-    assert memory.weights == memory.gradients
-    assert memory.optimizer >= 2 * memory.weights
+    assert 0.99 * memory.weights < memory.gradients <= memory.weights  # the mask token of DINOv2 has none
+    assert memory.optimizer >= 2 * memory.gradients
     assert memory.activations > 0
     assert memory.peak is None
     assert "activations" in memory.table().to_text()
