@@ -205,7 +205,12 @@ class SpatialActionTrainer(StrictResume):
         frames = np.unique(np.linspace(0, len(dataset) - 1, self.args.eval_frames).astype(int)).tolist()
         with evaluation_mode(model), self.compute_loss_context_manager():
             predictions = predict_actions(
-                model, self.processing_class, dataset, frames, batch_size=self.args.eval_batch_size
+                model,
+                self.processing_class,
+                dataset,
+                frames,
+                batch_size=self.args.eval_batch_size,
+                progress=False,
             )
         errors = score_predictions(predictions, self.processing_class.contract(dataset.dataset_key)).normalized
         return {

@@ -61,7 +61,10 @@ def view_episode(
     if num_samples > 1:
         drawn = [
             executed_trajectory(
-                predict_actions(model, processor, dataset, starts, seed=number * _SEED_STEP, **sampling), episode
+                predict_actions(
+                    model, processor, dataset, starts, seed=number * _SEED_STEP, progress=False, **sampling
+                ),
+                episode,
             )[1]
             for number in range(1, num_samples + 1)
         ]

@@ -56,6 +56,7 @@ def predict_actions(
     seed: int = 0,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    progress: bool = True,
 ) -> Predictions:
     """
     Samples one chunk per frame.
@@ -63,11 +64,12 @@ def predict_actions(
     Args:
         positions (`Sequence[int]`): which samples of `dataset`. seed (`int`): with the frame's index it decides the
             initial noise, so that a prediction depends neither on the batch size nor on the other frames.
+        progress (`bool`): show a bar.
     """
     shape = (model.config.chunk_size, model.config.action_dim)
     loader = DataLoader(Subset(dataset, list(positions)), batch_size=batch_size, collate_fn=_Collator(processor))
     predicted, samples = [], []
-    for inputs, raw in tqdm(loader, desc="predicting", unit="batch"):
+    for inputs, raw in tqdm(loader, desc="predicting", unit="batch", disable=not progress):
         noise = torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(seed + sample["index"])) for sample in raw]
         )
