@@ -105,23 +105,26 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
         processor.spatial_prompt = args.spatial_prompt
     dataset = open_action_dataset(args, model, processor)
     settle_contract(args, dataset, processor, "training")
-    held_out = args.eval_dataset and open_action_dataset(
-        replace(args, dataset=args.eval_dataset, dataset_key=dataset.dataset_key, episodes=None, max_frames=None),
-        model,
-        processor,
-    )
+    held_out = grounding = questions = None
+    if args.eval_dataset is not None:
+        same = replace(
+            args, dataset=args.eval_dataset, dataset_key=dataset.dataset_key, episodes=None, max_frames=None
+        )
+        held_out = open_action_dataset(same, model, processor)
+    if args.grounding_dataset is not None:
+        grounding = open_grounding(
+            args.grounding_dataset, args.grounding_weights, seed=training.seed, flag="--grounding-dataset"
+        )
+    if args.grounding_eval_dataset is not None:
+        questions = open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset")
     beside = [part for part in PARTS if part != "vlm" and hasattr(model, part) and part not in training.freeze]
     trainer = SpatialActionTrainer(
         model=model,
         args=training,
         train_dataset=dataset,
         eval_dataset=held_out,
-        grounding_dataset=args.grounding_dataset
-        and open_grounding(
-            args.grounding_dataset, args.grounding_weights, seed=training.seed, flag="--grounding-dataset"
-        ),
-        grounding_eval_dataset=args.grounding_eval_dataset
-        and open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset"),
+        grounding_dataset=grounding,
+        grounding_eval_dataset=questions,
         processing_class=processor,
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank, beside),
     )

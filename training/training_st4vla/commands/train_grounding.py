@@ -71,9 +71,11 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         max_samples=args.max_samples,
         seed=training.seed,
     )
-    held_out = args.eval_dataset and open_grounding(
-        [args.eval_dataset], kinds=args.kinds, max_samples=training.eval_questions, flag="--eval-dataset"
-    )
+    held_out = None
+    if args.eval_dataset is not None:
+        held_out = open_grounding(
+            [args.eval_dataset], kinds=args.kinds, max_samples=training.eval_questions, flag="--eval-dataset"
+        )
     attention = training_attention(args.attn_implementation, training)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     trainer = SpatialGroundingTrainer(
@@ -85,7 +87,8 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank),
     )
     if trainer.is_world_process_zero():
-        trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        planner: Any = trainer.model
+        trained = sum(p.numel() for p in planner.parameters() if p.requires_grad)
         say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} questions an epoch")
         say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention")
     return complete_run(trainer, processor, args, checkpoint)
