@@ -22,6 +22,11 @@ class TrainGroundingArguments:
     kinds: list[str] | None = flag("answers to train on: point, box, trace, text; all without it", None)
     max_rows: int | None = flag("use only the first so many rows", None)
     max_samples: int | None = flag("use at most so many samples, drawn evenly over the set by the seed", None)
+    questions_per_image: int | None = flag(
+        "up to so many questions about an image in one sequence: it is encoded once, and the loss is that of separate "
+        "questions; a batch then counts images. Separate sequences without it",
+        None,
+    )
     eval_dataset: str | None = flag(
         "held-out grounding dataset: scored by generation every --eval-steps, with pictures", None
     )
@@ -69,6 +74,7 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         args.kinds,
         max_rows=args.max_rows,
         max_samples=args.max_samples,
+        questions_per_image=args.questions_per_image,
         seed=training.seed,
     )
     held_out = None
@@ -89,7 +95,8 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
     if trainer.is_world_process_zero():
         planner: Any = trainer.model
         trained = sum(p.numel() for p in planner.parameters() if p.requires_grad)
-        say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} questions an epoch")
+        unit = "questions" if args.questions_per_image is None else "groups of questions"
+        say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} {unit} an epoch")
         say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention")
     return complete_run(trainer, processor, args, checkpoint)
 
