@@ -366,6 +366,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         action_is_pad: torch.Tensor | None = None,
         action_dim_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        turn_ids: torch.LongTensor | None = None,
         grounding_inputs: dict[str, Any] | None = None,
         noise: torch.Tensor | None = None,
         timestep: torch.Tensor | None = None,
@@ -386,8 +387,10 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             action_is_pad (`torch.BoolTensor` of shape `(batch, chunk_size)`): True at steps past the episode's end.
             action_dim_mask (`torch.Tensor` of shape `(batch, action_dim)`): 0 at padded dimensions.
             labels (`torch.LongTensor` of shape `(batch, length)`): -100 where not supervised.
-            grounding_inputs (`dict`): a second planner batch with `labels`; both losses come from this one forward.
-                With `turn_ids`, several questions share an image; see `turns_st4vla`.
+            turn_ids (`torch.LongTensor` of shape `(batch, length)`): with labels, several questions share an image;
+                see `turns_st4vla`.
+            grounding_inputs (`dict`): a second planner batch with `labels` (and `turn_ids`); both losses come from
+                this one forward.
             noise (`torch.Tensor` of shape `(batch, copies, chunk_size, action_dim)` or without `copies`), timestep
                 (shape `(batch, copies)` or `(batch,)`): injected instead of drawn, for deterministic tests.
             num_items_in_batch (*optional*): divisor of the text loss instead of this batch's supervised tokens.
@@ -402,6 +405,10 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             "image_grid_thw": image_grid_thw,
             "mm_token_type_ids": mm_token_type_ids,
         }
+        if turn_ids is not None and (labels is None or actions is not None):
+            raise ValueError(
+                "turn_ids: expected `labels` beside them and no `actions`; a policy is asked one question."
+            )
         if actions is None and labels is None and grounding_inputs is None:
             planner_inputs = self._with_token_kinds(input_ids, planner_inputs)
             outputs = self.vlm(input_ids=input_ids, attention_mask=attention_mask, **planner_inputs, **kwargs)
@@ -410,7 +417,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         output = ST4VLAOutput()
         if actions is not None or labels is not None:
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            states, final, _ = self._run_planner(input_ids, attention_mask, **planner_inputs)
+            states, final, _ = self._run_planner(input_ids, attention_mask, turn_ids=turn_ids, **planner_inputs)
             if labels is not None:
                 output.lm_loss = self._language_loss(final, labels, attention_mask, num_items_in_batch)
         if actions is not None:

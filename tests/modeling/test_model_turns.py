@@ -83,6 +83,16 @@ def test_loss_and_gradients_are_those_of_single_questions(
         torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
+def test_turns_are_for_training_on_answers_alone(model: Any, together: Any) -> None:
+    inputs = planner_inputs(together)
+    assert (
+        model(**inputs).lm_loss.item() == model(grounding_inputs=inputs, input_ids=inputs["input_ids"]).lm_loss.item()
+    )
+    del inputs["labels"]
+    with pytest.raises(ValueError, match="turn_ids"):
+        model(**inputs)
+
+
 def test_flash_attention_is_refused(model: Any, together: Any) -> None:
     from modeling_st4vla.turns_st4vla import separate_turns
 

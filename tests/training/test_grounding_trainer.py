@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from injected_noise import losses
 
 
@@ -16,7 +17,9 @@ def train(tmp_path: Path, model: Any, processor: Any, grounding_samples: list) -
     from training_st4vla.grounding_config import SpatialGroundingConfig
     from training_st4vla.grounding_trainer import SpatialGroundingTrainer
 
-    def run(name: str = "run", resume: Any = None, **settings: Any) -> SpatialGroundingTrainer:
+    def run(
+        name: str = "run", resume: Any = None, samples: Any = grounding_samples, **settings: Any
+    ) -> SpatialGroundingTrainer:
         values = {
             "output_dir": str(tmp_path / name),
             "max_steps": 6,
@@ -30,7 +33,7 @@ def train(tmp_path: Path, model: Any, processor: Any, grounding_samples: list) -
         trainer = SpatialGroundingTrainer(
             model=copy.deepcopy(model),
             args=SpatialGroundingConfig(**{**values, **settings}),
-            train_dataset=grounding_samples,  # type: ignore[arg-type]
+            train_dataset=samples,  # type: ignore[arg-type]
             processing_class=processor,
         )
         trainer.train(resume_from_checkpoint=resume)
@@ -55,6 +58,21 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, train: Callable[..., Any]
     assert losses(resumed) == losses(whole)
     for (name, one), (_, two) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
         assert one.equal(two), name
+
+
+def test_questions_that_share_an_image_are_learnt_as_questions_apart(
+    train: Callable[..., Any], grounding_samples: list, model: Any
+) -> None:
+    """The same four questions, one image: TRL's loss and its count of tokens are those of four sequences."""
+    image = grounding_samples[0]["image"]
+    samples = [{**sample, "image": image} for sample in grounding_samples[:4]]
+    apart = train("apart", samples=samples, max_steps=1)
+    together = train("together", samples=[{"questions": samples}], max_steps=1, per_device_train_batch_size=1)
+    assert losses(together) == pytest.approx(losses(apart), rel=1e-5)
+    for (name, one), (_, two) in zip(apart.model.named_parameters(), together.model.named_parameters(), strict=True):
+        assert torch.allclose(one, two, atol=2e-4), name
+    inputs = together.data_collator([{"questions": samples}])
+    assert together.state.log_history[0]["num_tokens"] == inputs["attention_mask"].sum()
 
 
 def test_settings_that_would_cut_images_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ def open_grounding(
     weights: Sequence[float] | None = None,
     kinds: Sequence[str] | None = None,
     *,
+    roles: Sequence[str] | None = None,
     max_rows: int | None = None,
     max_samples: int | None = None,
     questions_per_image: int | None = None,
@@ -23,6 +24,7 @@ def open_grounding(
     Args:
         paths (`Sequence[str]`): folders, files or Hub ids. weights (`Sequence[float]`, *optional*): share of each.
         kinds (`Sequence[str]`, *optional*): answers to keep: `point`, `box`, `trace`, `text`.
+        roles (`Sequence[str]`, *optional*): roles in the task to keep, as the data name them: `target`, `place`, ...
         max_rows, max_samples (`int`, *optional*): of each set: its first rows; samples drawn evenly by `seed`.
         questions_per_image (`int`, *optional*): deal out questions about one image together, at most so many; each
             item is then a list.
@@ -41,11 +43,11 @@ def open_grounding(
     parts: dict[str, Any] = {}
     for path in paths:
         dataset: Any = open_grounding_dataset(path, max_rows=max_rows).thin_out(max_samples, seed)
-        if kinds:
-            wanted = set(kinds)
-            dataset = dataset.filter(lambda sample, wanted=wanted: sample.kind in wanted)
+        if kinds or roles:
+            dataset = dataset.filter(lambda one: (not kinds or one.kind in kinds) and (not roles or one.role in roles))
         if not len(dataset):
-            raise UserError(f"{flag}: {path} holds no sample" + (f" of {list(kinds)}." if kinds else "."))
+            wanted = " ".join(f"{name} {list(given)}" for name, given in (("kinds", kinds), ("roles", roles)) if given)
+            raise UserError(f"{flag}: {path} holds no sample" + (f" of {wanted}." if wanted else "."))
         if questions_per_image is not None:
             dataset = QuestionsPerImage(dataset, questions_per_image, seed)
         parts[path] = dataset

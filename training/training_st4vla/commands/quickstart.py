@@ -17,6 +17,8 @@ from training_st4vla.commands.quickstart_plan import (
     CHUNK_SIZE,
     GROUNDING,
     IMAGE_SIZE,
+    IMAGES,
+    QUESTIONS_PER_IMAGE,
     Plan,
     make_plan,
     steps_within,
@@ -172,8 +174,9 @@ def init(folder: Path, seed: int) -> str:
 def stage_1(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> str:
     """Points and boxes on single frames."""
     flags: list[Any] = ["--model", model, "--dataset", demos, "--kinds", "point", "box", "trace"]
-    flags += ["--output-dir", output, "--max-steps", plan.grounding_steps, "--learning-rate", 1e-3]
-    return do("train-grounding", [*flags, *training_flags(plan, plan.grounding_steps, seed)])
+    flags += ["--questions-per-image", QUESTIONS_PER_IMAGE, "--output-dir", output, "--learning-rate", 1e-3]
+    flags += ["--max-steps", plan.grounding_steps]
+    return do("train-grounding", [*flags, *training_flags(plan, plan.grounding_steps, seed, IMAGES)])
 
 
 def stage_2(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> str:
@@ -184,10 +187,10 @@ def stage_2(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> st
     return do("train-actions", [*flags, *training_flags(plan, plan.action_steps, seed)])
 
 
-def training_flags(plan: Plan, steps: int | None, seed: int) -> list[Any]:
+def training_flags(plan: Plan, steps: int | None, seed: int, batch_size: int = BATCH_SIZE) -> list[Any]:
     """Flags that both stages share."""
     steps = steps or 1
-    flags: list[Any] = ["--per-device-train-batch-size", BATCH_SIZE, "--warmup-steps", max(1, min(50, steps // 10))]
+    flags: list[Any] = ["--per-device-train-batch-size", batch_size, "--warmup-steps", max(1, min(50, steps // 10))]
     flags += ["--logging-steps", max(1, steps // 40), "--save-steps", max(20, steps // 4), "--bf16", True]
     return [*flags, "--seed", seed, "--use-cpu", plan.device == "cpu"]
 

@@ -11,6 +11,8 @@ SECONDS_PER_EPISODE = 3.0
 
 IMAGE_SIZE = 112
 BATCH_SIZE = 16
+# Stage 1: images of a batch, and questions about each.
+IMAGES, QUESTIONS_PER_IMAGE = 8, 6
 CHUNK_SIZE = 8
 
 
@@ -79,7 +81,9 @@ __all__ = [
     "CHUNK_SIZE",
     "EVALUATION",
     "GROUNDING",
+    "IMAGES",
     "IMAGE_SIZE",
+    "QUESTIONS_PER_IMAGE",
     "RECORDING",
     "Plan",
     "make_plan",

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from training_st4vla.commands.quickstart_plan import IMAGES, QUESTIONS_PER_IMAGE
+
 WARM_UP, TIMED = 2, 3
 # AdamW, clipping, logging and the trainer's own work, seen on two cores beside forward and backward.
 OVERHEAD = 1.25
@@ -24,7 +26,7 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     from training_st4vla.data.co_training import CoTrainingDataset
     from training_st4vla.data.collators import CoTrainingCollator, GroundingCollator
     from training_st4vla.data.contracts import build_contract, shipped_declaration
-    from training_st4vla.data.grounding import open_grounding_dataset
+    from training_st4vla.data.grounding import QuestionsPerImage, open_grounding_dataset
     from training_st4vla.loading import load_model
 
     attention = "eager" if device == "cpu" else "sdpa"  # as `training_attention` picks for bfloat16
@@ -35,21 +37,22 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     )
     contract = build_contract(actions, shipped_declaration(actions))
     processor.action_contracts[actions.dataset_key] = contract.to_dict()
-    grounding = open_grounding_dataset(demos, max_rows=8 * batch_size)
+    grounding = open_grounding_dataset(demos, max_rows=40 * IMAGES)
+    grouped = QuestionsPerImage(grounding, QUESTIONS_PER_IMAGE)
     both = CoTrainingDataset(actions, grounding, 0.25)
     collate_grounding, collate_both = GroundingCollator(processor), CoTrainingCollator(processor)
 
-    def step(batch: dict[str, Any], loss_of: Callable[[Any], Any]) -> None:
+    def step(batch: dict[str, Any]) -> None:
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss = loss_of(model(**to(batch, device)))
+            loss = model(**to(batch, device)).loss
         loss.backward()
         model.zero_grad(set_to_none=True)
 
-    def samples(dataset: Any, number: int) -> list[Any]:
-        return [dataset[(number * batch_size + row) % len(dataset)] for row in range(batch_size)]
+    def samples(dataset: Any, number: int, size: int) -> list[Any]:
+        return [dataset[(number * size + row) % len(dataset)] for row in range(size)]
 
-    first = timed(lambda n: step(collate_grounding(samples(grounding, n)), lambda output: output.lm_loss))
-    second = timed(lambda n: step(collate_both(samples(both, n)), lambda output: output.loss))
+    first = timed(lambda n: step(collate_grounding(samples(grouped, n, IMAGES))))
+    second = timed(lambda n: step(collate_both(samples(both, n, batch_size))))
     return first * OVERHEAD, second * OVERHEAD
 
 

@@ -20,6 +20,11 @@ class TrainGroundingArguments:
     weights: list[float] | None = flag("share of each dataset in the mixture, in any unit; by count without it", None)
     model: str = flag("ST4VLA model to start from: folder or Hub id", "")
     kinds: list[str] | None = flag("answers to train on: point, box, trace, text; all without it", None)
+    roles: list[str] | None = flag(
+        "roles to train on, as the data name them (the tabletop's: objects object target place free_space gripper "
+        "task); all without it",
+        None,
+    )
     max_rows: int | None = flag("use only the first so many rows", None)
     max_samples: int | None = flag("use at most so many samples, drawn evenly over the set by the seed", None)
     questions_per_image: int | None = flag(
@@ -72,6 +77,7 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         args.dataset,
         args.weights,
         args.kinds,
+        roles=args.roles,
         max_rows=args.max_rows,
         max_samples=args.max_samples,
         questions_per_image=args.questions_per_image,
@@ -80,7 +86,11 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
     held_out = None
     if args.eval_dataset is not None:
         held_out = open_grounding(
-            [args.eval_dataset], kinds=args.kinds, max_samples=training.eval_questions, flag="--eval-dataset"
+            [args.eval_dataset],
+            kinds=args.kinds,
+            roles=args.roles,
+            max_samples=training.eval_questions,
+            flag="--eval-dataset",
         )
     attention = training_attention(args.attn_implementation, training)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -87,9 +88,12 @@ class GroundingDataset(Dataset):
 
     def samples(self) -> Iterator[GroundingSample]:
         """All samples in order, undecoded."""
-        rows = self._row_of.tolist()
+        return (read() for read in self._readers())
+
+    def _readers(self) -> Iterator[Callable[[], GroundingSample]]:
+        rows, read = self._row_of.tolist(), LAYOUTS[self.layout].sample
         for row, number, values in zip(rows, self._number.tolist(), self.table.read(rows), strict=True):
-            yield LAYOUTS[self.layout].sample(values, number, self.table.where(row), self.options)
+            yield partial(read, values, number, self.table.where(row), self.options)
 
     def lengths(self) -> list[int]:
         """Characters of each sample's question and answer: what batches of like length are made by."""
@@ -105,13 +109,13 @@ class GroundingDataset(Dataset):
     def filter(self, keep: Callable[[GroundingSample], bool]) -> "GroundingDataset":
         """The samples for which `keep` holds; a sample whose row cannot be read is left out as well."""
 
-        def is_kept(index: int) -> bool:
+        def is_kept(read: Callable[[], GroundingSample]) -> bool:
             try:
-                return keep(self.sample(index))
+                return keep(read())
             except DataError:
                 return False
 
-        return self.select([index for index in range(len(self)) if is_kept(index)])
+        return self.select([index for index, read in enumerate(self._readers()) if is_kept(read)])
 
     def thin_out(self, number: int | None, seed: int = 0) -> "GroundingDataset":
         """At most `number` samples, drawn evenly over the set by a seed, in order; all for None."""
