@@ -1,0 +1,55 @@
+"""The whole page, and how it is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from grounding_demo import facts
+from grounding_demo.ground_tab import build_ground_tab
+from grounding_demo.grounder import Grounder
+from grounding_demo.limits import MAX_FILE_MB, MAX_QUEUE
+
+_FOLDER = Path(__file__).parent
+
+
+def build_page(grounder: Grounder) -> gr.Blocks:
+    """
+    The page over one model.
+
+    Args:
+        grounder: what answers; see [`grounding_demo.grounder.Grounder`].
+    """
+    with gr.Blocks(title="ST4VLA: know where before you move", analytics_enabled=False, fill_width=True) as page:
+        gr.Markdown(f"# ST4VLA &nbsp;<small>know *where* before you move</small>\n{_model_line(grounder)}")
+        with gr.Tabs(), gr.Tab("Ground", id="ground"):
+            build_ground_tab(grounder)
+    return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
+
+
+def _model_line(grounder: Grounder) -> str:
+    from html import escape
+
+    return f"Model <code>{escape(grounder.name)}</code> on {escape(grounder.device)}. Nothing leaves this server."
+
+
+def launch_options() -> dict[str, Any]:
+    """How the page is served: to this machine only unless GRADIO_SERVER_NAME says otherwise, nothing reported."""
+    return {
+        "theme": gr.themes.Default(primary_hue="blue", neutral_hue="slate"),
+        "css": (_FOLDER / "page.css").read_text() + facts.CSS,
+        "share": False,
+        "run_history": False,
+        "footer_links": ["api", "settings"],
+        "max_file_size": f"{MAX_FILE_MB}mb",
+        "show_error": True,
+        "enable_monitoring": False,
+        "pwa": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+    }
+
+
+__all__ = ["build_page", "launch_options"]
