@@ -20,8 +20,8 @@ def published_model() -> Path:
     """
     return _find(
         Path("models") / PUBLISHED_MODEL / "config.json",
-        "--model: none was named, and this copy of st4vla carries no published model ({places}). Name a model folder or "
-        "a Hub id with --model, or make one with `st4vla quickstart`.",
+        "--model: none was named, and this copy of st4vla carries no published model ({places}). Name a model folder "
+        "or a Hub id with --model, or make one with `st4vla quickstart`.",
     ).parent
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components.image import ImageData
 
 from grounding_demo.examples import AnswerCache, Example, load_examples
 from grounding_demo.exporting import events_jsonl
 from grounding_demo.facts import facts_html
 from grounding_demo.grounder import Asked, Grounder, explain
 from grounding_demo.limits import MAX_NEW_TOKENS, MAX_PICTURES, check_prompt, check_tokens, open_pictures
-from grounding_demo.overlay import Overlay, message, picture, view
+from grounding_demo.overlay import message, overlay, picture, view
+from grounding_demo.picture_input import picture_input
 from grounding_demo.snippets import curl_snippet, python_snippet
 from processing_st4vla import GroundingResult
 from training_st4vla.pictures import Picture
@@ -23,17 +23,7 @@ from training_st4vla.pictures import Picture
 KINDS = [("Auto", "auto"), ("Point", "point"), ("Box", "box"), ("Trace", "trace"), ("Task", "spatial")]
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 _RESULT_FIELDS = ("image_size", "space", "points", "boxes", "traces", "raw_text", "rejected")
-NOTHING_READ = "No point, box or trace could be read from what the model wrote; its words and the reasons stand below the picture."
-
-
-class PictureFile(gr.Image):
-    """An image input that hands over the uploaded file as it is: our own checks come before any decoding."""
-
-    is_template = True
-
-    def preprocess(self, payload: ImageData | None) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The path of the uploaded file."""
-        return None if payload is None else payload.path
+NOTHING_READ = "No point, box or trace could be read from what the model wrote: see its words below the picture."
 
 
 class GroundHandlers:
@@ -155,9 +145,7 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
     handlers = GroundHandlers(grounder, examples, AnswerCache(grounder.fingerprint))
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            image = PictureFile(
-                label="Image", sources=["upload", "webcam", "clipboard"], type="filepath", height=280, elem_id="image"
-            )
+            image = picture_input("Image", height=280, elem_id="image")
             with gr.Accordion("More images, asked the same", open=False):
                 more = gr.File(
                     label=f"up to {MAX_PICTURES - 1} more",
@@ -180,12 +168,12 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
                 native = gr.Checkbox(False, label="ask at the image's own size (slower; only for models trained so)")
                 tokens = gr.Slider(1, MAX_NEW_TOKENS, 128, step=1, label="longest answer, in tokens")
         with gr.Column(scale=5, min_width=300):
-            overlay = Overlay(elem_id="answer")
+            drawn = overlay(elem_id="answer")
             facts = gr.HTML("", elem_id="facts")
             with gr.Row():
                 camera = gr.Textbox(
                     "observation.images.front",
-                    label="camera of the exported rows",
+                    label="camera of exported rows",
                     max_lines=1,
                     scale=2,
                     min_width=180,
@@ -193,15 +181,13 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
                 export = gr.Button("Export corrections", size="sm", elem_id="export", scale=1, min_width=140)
                 gr.DeepLinkButton("Link to this result", size="sm", scale=1, min_width=140)
             problem = gr.Markdown("", elem_id="export-problem", sanitize_html=True)
-            rows = gr.Code(
-                label="LeRobot rows (JSONL)", language="json", visible="hidden", elem_id="rows", max_lines=8
-            )
+            rows = gr.Code(label="LeRobot rows", language="json", visible="hidden", elem_id="rows", max_lines=8)
             with gr.Accordion("JSON", open=False):
                 answer = gr.JSON(label="answer", show_label=False, elem_id="json")
             with gr.Accordion("Ask from Python or a shell", open=False):
                 python = gr.Code(label="Python", language="python", elem_id="python")
                 curl = gr.Code(label="curl", language="shell", elem_id="curl")
-    shown = [overlay, facts, answer, python, curl]
+    shown = [drawn, facts, answer, python, curl]
     question = [image, more, text, kind, native, tokens]
     gr.on(
         [ask.click, text.submit],
@@ -210,12 +196,12 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
         shown,
         api_name="ask_page",
         api_visibility="undocumented",
-        show_progress_on=[overlay],
+        show_progress_on=[drawn],
         **MODEL,
     )
-    _answer_examples(chips, handlers, [image, more, text, kind, *shown], overlay)
+    _answer_examples(chips, handlers, [image, more, text, kind, *shown], drawn)
     export.click(
-        handlers.export, [overlay, camera, text], [rows, problem], api_name="export", api_visibility="undocumented"
+        handlers.export, [drawn, camera, text], [rows, problem], api_name="export", api_visibility="undocumented"
     ).then(None, [rows], None, js=_DOWNLOAD)
     api = gr.Button(visible=False)
     reply = gr.JSON(visible=False)
@@ -233,9 +219,7 @@ _DOWNLOAD = """(rows) => {
 }"""
 
 
-def _answer_examples(
-    chips: Sequence[gr.Button], handlers: GroundHandlers, outputs: list[Any], overlay: Overlay
-) -> None:
+def _answer_examples(chips: Sequence[gr.Button], handlers: GroundHandlers, outputs: list[Any], drawn: gr.HTML) -> None:
     for number, chip in enumerate(chips):
 
         def show(request: gr.Request, number: int = number) -> tuple[Any, ...]:
@@ -247,9 +231,9 @@ def _answer_examples(
             outputs,
             api_name=f"example_{number + 1}",
             api_visibility="undocumented",
-            show_progress_on=[overlay],
+            show_progress_on=[drawn],
             **MODEL,
         )
 
 
-__all__ = ["GroundHandlers", "PictureFile", "build_ground_tab", "result_of"]
+__all__ = ["GroundHandlers", "build_ground_tab", "result_of"]

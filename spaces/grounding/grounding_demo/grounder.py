@@ -91,8 +91,8 @@ def reason_not_to_act(model: Any, processor: Any) -> str | None:
         return "this is a plain vision-language model: it grounds, but has no action expert."
     if not processor.action_contracts:
         return (
-            "this model has no action contract, so its action numbers would have no names, units or scale. It gets one "
-            "from `st4vla train-actions`."
+            "this model has no action contract, so its action numbers would have no names, units or scale. It gets "
+            "one from `st4vla train-actions`."
         )
     return None
 

@@ -26,36 +26,24 @@ _SKELETON = """<div class="ov">
 </div>"""
 
 
-class Overlay(gr.HTML):
+def overlay(placeholder: str = "The answer appears here.", **options: Any) -> gr.HTML:
     """
-    Shows what `view` makes; as an input it gives the same value back, with the user's corrections.
+    A component that shows what `view` makes; as an input it gives the same value back, with the user's corrections.
+
+    A configured `gr.HTML`, not a subclass: Gradio writes an interface file beside the source of every subclass.
 
     Args:
         placeholder (`str`): what stands there before the first answer.
     """
-
-    def __init__(self, placeholder: str = "The answer appears here.", **options: Any) -> None:
-        super().__init__(
-            value=None,
-            html_template=_SKELETON.replace("PLACEHOLDER", escape(placeholder)),
-            css_template=(_FOLDER / "overlay.css").read_text(),
-            js_on_load=(_FOLDER / "overlay.js").read_text(),
-            apply_default_css=False,
-            palette=["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE],
-            **options,
-        )
-
-    def get_block_name(self) -> str:
-        """The frontend's own component."""
-        return "html"
-
-    def postprocess(self, value: dict[str, Any] | None) -> dict[str, Any] | None:  # pyright: ignore
-        """The value as it is; Gradio serves the files in it."""
-        return value
-
-    def api_info(self) -> dict[str, Any]:
-        """Any JSON object."""
-        return {"type": "object"}
+    return gr.HTML(
+        value=None,
+        html_template=_SKELETON.replace("PLACEHOLDER", escape(placeholder)),
+        css_template=(_FOLDER / "overlay.css").read_text(),
+        js_on_load=(_FOLDER / "overlay.js").read_text(),
+        apply_default_css=False,
+        palette=["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE],
+        **options,
+    )
 
 
 def view(pictures: Sequence[dict[str, Any]] = (), message: dict[str, str] | None = None) -> dict[str, Any]:
@@ -112,4 +100,4 @@ def corrected(shown: Mapping[str, Any]) -> GroundingResult:
     return GroundingResult.from_dict({"image_size": size, "space": "px", "raw_text": "", "rejected": [], **items})
 
 
-__all__ = ["Overlay", "corrected", "message", "picture", "view"]
+__all__ = ["corrected", "message", "overlay", "picture", "view"]

@@ -38,7 +38,12 @@ def _model_line(grounder: Grounder) -> str:
 def launch_options() -> dict[str, Any]:
     """How the page is served: to this machine only unless GRADIO_SERVER_NAME says otherwise, nothing reported."""
     return {
-        "theme": gr.themes.Default(primary_hue="blue", neutral_hue="slate"),
+        "theme": gr.themes.Default(
+            primary_hue="blue",
+            neutral_hue="slate",
+            font=("system-ui", "sans-serif"),
+            font_mono=("ui-monospace", "monospace"),
+        ),
         "css": (_FOLDER / "page.css").read_text() + facts.CSS,
         "share": False,
         "run_history": False,
