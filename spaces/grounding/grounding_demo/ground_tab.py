@@ -16,12 +16,12 @@ from grounding_demo.grounder import Asked, Grounder, explain
 from grounding_demo.limits import MAX_NEW_TOKENS, MAX_PICTURES, check_prompt, check_tokens, open_pictures
 from grounding_demo.overlay import message, overlay, picture, view
 from grounding_demo.picture_input import picture_input
+from grounding_demo.settings import MODEL
 from grounding_demo.snippets import curl_snippet, python_snippet
 from processing_st4vla import GroundingResult
 from training_st4vla.pictures import Picture
 
 KINDS = [("Auto", "auto"), ("Point", "point"), ("Box", "box"), ("Trace", "trace"), ("Task", "spatial")]
-MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 _RESULT_FIELDS = ("image_size", "space", "points", "boxes", "traces", "raw_text", "rejected")
 NOTHING_READ = "No point, box or trace could be read from what the model wrote: see its words below the picture."
 
@@ -102,13 +102,13 @@ class GroundHandlers:
     ) -> tuple[dict[str, Any], str, Any]:
         pictures = []
         for number, ((name, found), answer) in enumerate(zip(opened, answers, strict=True)):
-            path = paths[number] if paths else self._save(found)
+            path = paths[number] if paths else self.save(found)
             pictures.append(picture(path, found.image.size, name, result_of(answer)))
         named = [(name, answer) for (name, _), answer in zip(opened, answers, strict=True)]
         return view(pictures, _remark(named)), facts_html(named), answers[0] if len(answers) == 1 else answers
 
-    def _save(self, found: Picture) -> Path:
-        # The upright RGB picture that was asked about: a browser may show the uploaded file turned, or not at all.
+    def save(self, found: Picture) -> Path:
+        """The upright RGB picture as a file: a browser may show the uploaded one turned, or not at all."""
         with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=".webp", delete=False) as file:
             found.image.save(file, format="WEBP", quality=90, method=2)
         return Path(file.name)

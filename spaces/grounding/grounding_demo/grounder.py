@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from processing_st4vla import ActionContract
+from training_st4vla.acting import ActionAnswer, act
 from training_st4vla.asking import Answer, ask
 from training_st4vla.errors import UserError
 
@@ -35,6 +36,21 @@ class Grounder(Protocol):
 
     def ask(self, image: Image.Image, text: str, kind: str, native_size: bool, max_new_tokens: int) -> Answer:
         """As [`training_st4vla.asking.ask`]."""
+        ...
+
+    def act(
+        self,
+        views: Sequence[Image.Image],
+        text: str,
+        state: Sequence[float] | None,
+        dataset_key: str | None,
+        seed: int,
+    ) -> ActionAnswer:
+        """As [`training_st4vla.acting.act`]; only where `no_actions` is `None`."""
+        ...
+
+    def contracts(self) -> dict[str, ActionContract]:
+        """The action contracts by dataset key."""
         ...
 
 
@@ -62,16 +78,26 @@ class ModelGrounder:
         self.fingerprint = fingerprint
         self.device = describe_device(model.device)
         self.no_actions = reason_not_to_act(model, processor)
-        self._ask = _gpu(lambda *arguments: ask(model, processor, *arguments))
-        self._call = _gpu(lambda function, *arguments: function(model, processor, *arguments))
+        self._run = _gpu(lambda function, *arguments: function(model, processor, *arguments))
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """`function(model, processor, *arguments)`, where the model's device is."""
+        return self._run(function, *arguments)
 
     def ask(self, image: Image.Image, text: str, kind: str, native_size: bool, max_new_tokens: int) -> Answer:
         """As [`training_st4vla.asking.ask`]."""
-        return self._ask(image, text, kind, native_size, max_new_tokens)
+        return self.run(ask, image, text, kind, native_size, max_new_tokens)
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """`function(model, processor, *arguments)` where the model's device is."""
-        return self._call(function, *arguments)
+    def act(
+        self,
+        views: Sequence[Image.Image],
+        text: str,
+        state: Sequence[float] | None,
+        dataset_key: str | None,
+        seed: int,
+    ) -> ActionAnswer:
+        """As [`training_st4vla.acting.act`]."""
+        return self.run(act, views, text, state, dataset_key, seed)
 
     def contracts(self) -> dict[str, ActionContract]:
         """The action contracts by dataset key."""

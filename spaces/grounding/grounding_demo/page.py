@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from grounding_demo import facts
+from grounding_demo import action_plots, facts
+from grounding_demo.act_tab import build_act_tab
 from grounding_demo.ground_tab import build_ground_tab
 from grounding_demo.grounder import Grounder
 from grounding_demo.limits import MAX_FILE_MB, MAX_QUEUE
@@ -24,8 +25,11 @@ def build_page(grounder: Grounder) -> gr.Blocks:
     """
     with gr.Blocks(title="ST4VLA: know where before you move", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"# ST4VLA &nbsp;<small>know *where* before you move</small>\n{_model_line(grounder)}")
-        with gr.Tabs(), gr.Tab("Ground", id="ground"):
-            build_ground_tab(grounder)
+        with gr.Tabs():
+            with gr.Tab("Ground", id="ground"):
+                pictures = build_ground_tab(grounder)
+            with gr.Tab("Act", id="act"):
+                build_act_tab(grounder, pictures)
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
 
 
@@ -44,7 +48,7 @@ def launch_options() -> dict[str, Any]:
             font=("system-ui", "sans-serif"),
             font_mono=("ui-monospace", "monospace"),
         ),
-        "css": (_FOLDER / "page.css").read_text() + facts.CSS,
+        "css": (_FOLDER / "page.css").read_text() + facts.CSS + action_plots.CSS,
         "share": False,
         "run_history": False,
         "footer_links": ["api", "settings"],
