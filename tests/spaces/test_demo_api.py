@@ -120,6 +120,7 @@ def test_no_file_of_the_server_can_be_asked_about(fixed_page: str, table: Path) 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl is installed")
 def test_the_shell_snippet_works(fixed_page: str, table: Path) -> None:
     script = curl_snippet(fixed_page, 'it\'s "there"; $(exit 7)', "point")
+    Image.open(table).save(table.with_suffix(".jpg"))
     done = subprocess.run(["bash", "-euc", script], cwd=table.parent, capture_output=True, text=True, check=True)
     data = next(line for line in done.stdout.splitlines() if line.startswith("data: ["))
     assert json.loads(data[6:])[0]["points"][0]["xy"] == [160.0, 300.0]

@@ -93,6 +93,46 @@ def act(
     )
 
 
+@dataclass(frozen=True)
+class RecordedActions:
+    """
+    Args:
+        predicted, recorded (`np.ndarray` of shape `(steps, action_dim)`): float, units of the contract; NaN where no
+            predicted chunk covers a step.
+        contract (`ActionContract`).
+    """
+
+    predicted: np.ndarray
+    recorded: np.ndarray
+    contract: ActionContract
+
+
+def act_on_episode(model: Any, processor: Any, data: Any, episode: int, frame: int, whole: bool) -> RecordedActions:
+    """
+    Predicted against recorded actions: the chunk from `frame` on, or a whole episode, every chunk executed to its end.
+
+    Args:
+        data ([`training_st4vla.data.browsing.DatasetBrowser`]): the dataset; the contract of its name counts, or the
+            model's only one.
+
+    Raises:
+        ValueError: when the dataset does not fit the contract, or there is no such frame.
+    """
+    from training_st4vla.evaluation.action_predictions import executed_trajectory, predict_actions
+
+    key = data.name if data.name in processor.action_contracts else None
+    contract = processor.contract(key)
+    samples = data.acting(contract, key or next(iter(processor.action_contracts)), model.config.chunk_size)
+    start, length = data.episodes[episode].start, data.episodes[episode].length
+    if not 0 <= frame < length:
+        raise ValueError(f"frame: expected 0 to {length - 1} in episode {episode}, found {frame}.")
+    first = int(np.flatnonzero(samples.frame_indices == start)[0])
+    positions = range(first, first + length, model.config.chunk_size) if whole else [first + frame]
+    found = predict_actions(model, processor, samples, list(positions))
+    recorded, predicted, _ = executed_trajectory(found, episode)
+    return RecordedActions(predicted, recorded, contract)
+
+
 def _check_state(model: Any, contract: ActionContract, state: Sequence[float] | None) -> None:
     wanted = model.config.state_dim
     if wanted is None and state is not None:
@@ -109,4 +149,4 @@ def _clipped(normalized: np.ndarray, contract: ActionContract) -> np.ndarray:
     return (np.abs(normalized) > 1.0) & np.array(bounded) & contract.action.clip
 
 
-__all__ = ["ActionAnswer", "act"]
+__all__ = ["ActionAnswer", "RecordedActions", "act", "act_on_episode"]

@@ -138,7 +138,7 @@ def build_act_tab(grounder: Grounder, pictures: GroundHandlers) -> None:
         return
     handlers, contracts = ActHandlers(grounder, pictures), grounder.contracts()
     first = next(iter(contracts.values()))
-    gr.Markdown(BANNER, elem_classes="banner")
+    gr.Markdown(BANNER, elem_id="banner")
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             names = max((slots(contract) for contract in contracts.values()), key=len)[:MAX_VIEWS]

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from grounding_demo.downloading import DOWNLOAD
 from grounding_demo.examples import AnswerCache, Example, load_examples
 from grounding_demo.exporting import events_jsonl
 from grounding_demo.facts import facts_html
@@ -202,21 +203,11 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
     _answer_examples(chips, handlers, [image, more, text, kind, *shown], drawn)
     export.click(
         handlers.export, [drawn, camera, text], [rows, problem], api_name="export", api_visibility="undocumented"
-    ).then(None, [rows], None, js=_DOWNLOAD)
+    ).then(None, [rows], None, js=DOWNLOAD)
     api = gr.Button(visible=False)
     reply = gr.JSON(visible=False)
     api.click(handlers.ground, [image, text, kind, native, tokens], reply, api_name="ground", **MODEL)
     return handlers
-
-
-_DOWNLOAD = """(rows) => {
-  if (!rows) return;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([rows], { type: "application/jsonl" }));
-  link.download = "corrections.jsonl";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}"""
 
 
 def _answer_examples(chips: Sequence[gr.Button], handlers: GroundHandlers, outputs: list[Any], drawn: gr.HTML) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from processing_st4vla import ActionContract
-from training_st4vla.acting import ActionAnswer, act
+from training_st4vla.acting import ActionAnswer, RecordedActions, act, act_on_episode
 from training_st4vla.asking import Answer, ask
 from training_st4vla.errors import UserError
 
@@ -47,6 +47,10 @@ class Grounder(Protocol):
         seed: int,
     ) -> ActionAnswer:
         """As [`training_st4vla.acting.act`]; only where `no_actions` is `None`."""
+        ...
+
+    def act_on(self, data: Any, episode: int, frame: int, whole: bool) -> RecordedActions:
+        """As [`training_st4vla.acting.act_on_episode`]; only where `no_actions` is `None`."""
         ...
 
     def contracts(self) -> dict[str, ActionContract]:
@@ -99,6 +103,10 @@ class ModelGrounder:
         """As [`training_st4vla.acting.act`]."""
         return self.run(act, views, text, state, dataset_key, seed)
 
+    def act_on(self, data: Any, episode: int, frame: int, whole: bool) -> RecordedActions:
+        """As [`training_st4vla.acting.act_on_episode`]."""
+        return self.run(act_on_episode, data, episode, frame, whole)
+
     def contracts(self) -> dict[str, ActionContract]:
         """The action contracts by dataset key."""
         return {key: self.processor.contract(key) for key in sorted(self.processor.action_contracts)}
@@ -108,7 +116,8 @@ def describe_device(device: torch.device) -> str:
     """A device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type.upper()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else device.type.upper()
 
 
 def reason_not_to_act(model: Any, processor: Any) -> str | None:

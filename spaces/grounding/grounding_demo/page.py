@@ -9,6 +9,9 @@ import gradio as gr
 
 from grounding_demo import action_plots, facts
 from grounding_demo.act_tab import build_act_tab
+from grounding_demo.api_tab import build_api_tab
+from grounding_demo.compare_tab import build_compare_tab
+from grounding_demo.dataset_tab import build_dataset_tab
 from grounding_demo.ground_tab import build_ground_tab
 from grounding_demo.grounder import Grounder
 from grounding_demo.limits import MAX_FILE_MB, MAX_QUEUE
@@ -16,12 +19,14 @@ from grounding_demo.limits import MAX_FILE_MB, MAX_QUEUE
 _FOLDER = Path(__file__).parent
 
 
-def build_page(grounder: Grounder) -> gr.Blocks:
+def build_page(grounder: Grounder, other: Grounder | None = None, allow_folders: bool = False) -> gr.Blocks:
     """
     The page over one model.
 
     Args:
         grounder: what answers; see [`grounding_demo.grounder.Grounder`].
+        other: a second model for the Compare page.
+        allow_folders: whether My dataset may open folders of this machine, not only Hub ids.
     """
     with gr.Blocks(title="ST4VLA: know where before you move", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"# ST4VLA &nbsp;<small>know *where* before you move</small>\n{_model_line(grounder)}")
@@ -30,6 +35,12 @@ def build_page(grounder: Grounder) -> gr.Blocks:
                 pictures = build_ground_tab(grounder)
             with gr.Tab("Act", id="act"):
                 build_act_tab(grounder, pictures)
+            with gr.Tab("Compare", id="compare"):
+                build_compare_tab(grounder, other, pictures)
+            with gr.Tab("My dataset", id="dataset"):
+                build_dataset_tab(grounder, pictures, allow_folders)
+            with gr.Tab("API", id="api"):
+                build_api_tab(acts=grounder.no_actions is None)
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
 
 

@@ -21,9 +21,9 @@ def load(model: str | None = None, dtype: str = "auto", device: str = "auto") ->
     return ModelGrounder(*load_grounder(path, dtype, device), path, model_fingerprint(path))
 
 
-def serve(grounder: Grounder, **options: Any) -> None:
-    """Serves the page until interrupted. `options` are `gr.Blocks.launch`'s, before `launch_options`."""
-    build_page(grounder).launch(**{**launch_options(), **options})
+def serve(grounder: Grounder, other: Grounder | None = None, allow_folders: bool = False, **options: Any) -> None:
+    """Serves [`build_page`] until interrupted. `options` are `gr.Blocks.launch`'s, before `launch_options`."""
+    build_page(grounder, other, allow_folders).launch(**{**launch_options(), **options})
 
 
 __all__ = ["load", "serve"]

@@ -19,6 +19,7 @@ class DemoArguments:
         "model by default",
         None,
     )
+    compare: str | None = flag("a second model for the Compare page", None)
     port: int | None = flag("port; the first free one from 7860 by default", None)
     host: str = flag("address to listen on; others than this machine can reach 0.0.0.0", "127.0.0.1")
     open_browser: bool = flag("open the page in a browser", False)
@@ -37,8 +38,11 @@ def run(args: DemoArguments) -> int:
     from grounding_demo.serving import load, serve
 
     grounder = load(args.model, args.dtype, args.device)
+    other = load(args.compare, args.dtype, args.device) if args.compare else None
     say(f"{grounder.name} on {grounder.device}. Ctrl-C ends the demo.")
-    serve(grounder, server_name=args.host, server_port=args.port, inbrowser=args.open_browser)
+    local = args.host in ("127.0.0.1", "localhost", "::1")  # nobody else can make the demo open folders
+    options = {"server_name": args.host, "server_port": args.port, "inbrowser": args.open_browser}
+    serve(grounder, other, allow_folders=local, **options)
     return 0
 
 
