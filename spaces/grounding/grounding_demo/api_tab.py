@@ -3,9 +3,8 @@
 import gradio as gr
 
 from grounding_demo.limits import MAX_FILE_MB, MAX_NEW_TOKENS, MAX_PIXELS, MAX_PROMPT, MAX_QUEUE
-from grounding_demo.snippets import curl_snippet, python_snippet
+from grounding_demo.snippets import curl_snippet, python_snippet, server_url
 
-_URL = "http://127.0.0.1:7860"
 _TEXT = """### Numbers, not pictures
 
 `/ground` answers with JSON. Coordinates are pixels of the image you sent, upright, origin at its top left corner.
@@ -24,7 +23,8 @@ _TEXT = """### Numbers, not pictures
 | `boxes` | `[{{"xyxy": [x1, y1, x2, y2], "label"}}]` |
 | `traces` | `[{{"points": [[x, y], ...], "label"}}]`, in order |
 | `rejected` | `[{{"item", "reason", "coordinates"}}]`: what was written but could not be used |
-| `raw_text`, `image_size`, `model_size`, `space` | the model's words; (width, height) of your image and of what the model saw |
+| `raw_text` | the model's words |
+| `image_size`, `model_size` | (width, height) of your image, and of what the model saw |
 | `timings` | `preprocess_s`, `generate_s`, `parse_s`, `total_s`, `new_tokens`, `tokens_per_s` |
 | `model`, `device`, `notes`, `from_cache` | `notes`: what was converted in your file |
 
@@ -41,8 +41,13 @@ Predictions only: nothing moves.
 """
 
 
-def build_api_tab(acts: bool) -> None:
-    """The page's text."""
+def _snippets(request: gr.Request) -> tuple[str, str]:
+    url = server_url(request)
+    return python_snippet(url, "the red block", "box"), curl_snippet(url, "the red block", "box")
+
+
+def build_api_tab(page: gr.Blocks, acts: bool) -> None:
+    """The page's text; the snippets get the address under which the page was opened."""
     gr.Markdown(
         _TEXT.format(
             mb=MAX_FILE_MB,
@@ -53,8 +58,9 @@ def build_api_tab(acts: bool) -> None:
         ),
         elem_id="api",
     )
-    gr.Code(python_snippet(_URL, "the red block", "box"), label="Python", language="python", interactive=False)
-    gr.Code(curl_snippet(_URL, "the red block", "box"), label="curl", language="shell", interactive=False)
+    python = gr.Code(label="Python", language="python", interactive=False, wrap_lines=True)
+    curl = gr.Code(label="curl", language="shell", interactive=False, wrap_lines=True)
+    page.load(_snippets, None, [python, curl], api_name="snippets", api_visibility="undocumented", queue=False)
     if acts:
         gr.Markdown(_ACT)
 

@@ -1,4 +1,4 @@
-"""What the My dataset page does: frames of a LeRobot dataset, predicted against annotated, predicted against recorded."""
+"""The My dataset page: frames of a LeRobot dataset, predicted against annotated and against recorded."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ class DatasetHandlers:
             data = self.browser(source)
             cameras, first = data.frames.cameras, next(iter(data.episodes))
             info = data.frames.info
+            annotated = "with" if data.grounding is not None else "no"
+            robot = info.robot_type or "unknown robot"
             facts = (
-                f"{info.version}, {len(data.episodes)} episodes at {info.fps:g} Hz, robot {info.robot_type or 'unknown'}; "
-                f"{'with' if data.grounding is not None else 'no'} grounding annotations"
+                f"{info.version}, {robot}, {len(data.episodes)} episodes at {info.fps:g} Hz, {annotated} annotations"
             )
             shown = self.frame(source, first, 0, cameras[0])
         except Exception as error:

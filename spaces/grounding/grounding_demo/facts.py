@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+_KINDS = (("point", "points"), ("box", "boxes"), ("trace", "traces"))
 CSS = """
 .facts { font-size: 13px; line-height: 1.5; color: var(--body-text-color); overflow-wrap: anywhere; }
 .facts p { margin: 0 0 4px; }
@@ -19,7 +20,7 @@ def latency_line(answer: Mapping[str, Any]) -> str:
     times = answer["timings"]
     width, height = answer["image_size"]
     seen_width, seen_height = answer["model_size"]
-    found = [f"{len(answer[kind])} {kind}" for kind in ("points", "boxes", "traces") if answer[kind]]
+    found = [counted(len(answer[kind]), one, kind) for one, kind in _KINDS if answer[kind]]
     parts = [
         f"parsed {', '.join(found) or 'nothing'}",
         f"{len(answer['rejected'])} rejected",
@@ -34,6 +35,11 @@ def latency_line(answer: Mapping[str, Any]) -> str:
     if answer["from_cache"]:
         parts.insert(0, "answered from the cache; the times are those of the first time")
     return " · ".join(parts)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its word."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -58,4 +64,4 @@ def _block(name: str, answer: Mapping[str, Any]) -> str:
     )
 
 
-__all__ = ["CSS", "facts_html", "latency_line", "milliseconds"]
+__all__ = ["CSS", "counted", "facts_html", "latency_line", "milliseconds"]

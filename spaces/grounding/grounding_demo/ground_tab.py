@@ -18,7 +18,7 @@ from grounding_demo.limits import MAX_NEW_TOKENS, MAX_PICTURES, check_prompt, ch
 from grounding_demo.overlay import message, overlay, picture, view
 from grounding_demo.picture_input import picture_input
 from grounding_demo.settings import MODEL
-from grounding_demo.snippets import curl_snippet, python_snippet
+from grounding_demo.snippets import curl_snippet, python_snippet, server_url
 from processing_st4vla import GroundingResult
 from training_st4vla.pictures import Picture
 
@@ -130,7 +130,7 @@ def _remark(named: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str] | Non
 
 
 def _snippets(request: gr.Request, text: str, kind: str) -> tuple[str, str]:
-    url = f"{request.request.url.scheme}://{request.request.url.netloc}"  # pyright: ignore
+    url = server_url(request)
     return python_snippet(url, text, kind), curl_snippet(url, text, kind)
 
 
@@ -167,18 +167,12 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
             ask = gr.Button("Ask", variant="primary", elem_id="ask")
             with gr.Accordion("Settings", open=False):
                 native = gr.Checkbox(False, label="ask at the image's own size (slower; only for models trained so)")
+                camera = gr.Textbox("observation.images.front", label="camera named in exported rows", max_lines=1)
                 tokens = gr.Slider(1, MAX_NEW_TOKENS, 128, step=1, label="longest answer, in tokens")
         with gr.Column(scale=5, min_width=300):
             drawn = overlay(elem_id="answer")
             facts = gr.HTML("", elem_id="facts")
             with gr.Row():
-                camera = gr.Textbox(
-                    "observation.images.front",
-                    label="camera of exported rows",
-                    max_lines=1,
-                    scale=2,
-                    min_width=180,
-                )
                 export = gr.Button("Export corrections", size="sm", elem_id="export", scale=1, min_width=140)
                 gr.DeepLinkButton("Link to this result", size="sm", scale=1, min_width=140)
             problem = gr.Markdown("", elem_id="export-problem", sanitize_html=True)
@@ -186,8 +180,8 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
             with gr.Accordion("JSON", open=False):
                 answer = gr.JSON(label="answer", show_label=False, elem_id="json")
             with gr.Accordion("Ask from Python or a shell", open=False):
-                python = gr.Code(label="Python", language="python", elem_id="python")
-                curl = gr.Code(label="curl", language="shell", elem_id="curl")
+                python = gr.Code(label="Python", language="python", elem_id="python", wrap_lines=True)
+                curl = gr.Code(label="curl", language="shell", elem_id="curl", wrap_lines=True)
     shown = [drawn, facts, answer, python, curl]
     question = [image, more, text, kind, native, tokens]
     gr.on(

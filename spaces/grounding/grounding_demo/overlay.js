@@ -104,7 +104,10 @@ function drawItem(entry, parent) {
   }
   entry.handles = holds(kind, item).map((_, index) => drawHandle(entry, index));
   entry.text = svg("text", {}, group);
-  entry.text.textContent = `${entry.number}${item.label ? " " + short(item.label, 28) : ""}${entry.editable ? "" : " ✓"}`;
+  // What is annotated has words only where no answer stands beside it.
+  const alone = entry.editable || !shown().layers.some((layer) => layer.editable && KINDS.some((one) => layer[one].length));
+  const words = `${entry.number}${item.label ? " " + short(item.label, 28) : ""}`;
+  entry.text.textContent = alone ? words + (entry.editable ? "" : " ✓") : "✓";
 }
 
 function drawHandle(entry, index) {

@@ -40,7 +40,7 @@ def build_page(grounder: Grounder, other: Grounder | None = None, allow_folders:
             with gr.Tab("My dataset", id="dataset"):
                 build_dataset_tab(grounder, pictures, allow_folders)
             with gr.Tab("API", id="api"):
-                build_api_tab(acts=grounder.no_actions is None)
+                build_api_tab(page, acts=grounder.no_actions is None)
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
 
 

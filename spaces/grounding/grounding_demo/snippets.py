@@ -3,6 +3,8 @@
 import json
 import shlex
 
+import gradio as gr
+
 _PYTHON = """from gradio_client import Client, handle_file
 
 client = Client({url})
@@ -19,6 +21,12 @@ curl -sN "$URL/call/ground/$EVENT"
 """
 
 
+def server_url(request: gr.Request) -> str:
+    """The address under which the page was opened."""
+    url = request.request.url  # pyright: ignore[reportOptionalMemberAccess]
+    return f"{url.scheme}://{url.netloc}"
+
+
 def python_snippet(url: str, text: str, kind: str) -> str:
     """A question to this server with `gradio_client`."""
     return _PYTHON.format(url=json.dumps(url), text=json.dumps(text, ensure_ascii=False), kind=json.dumps(kind))
@@ -32,4 +40,4 @@ def curl_snippet(url: str, text: str, kind: str) -> str:
     return _CURL.format(url=shlex.quote(url), before=shlex.quote(before), after=shlex.quote(after))
 
 
-__all__ = ["curl_snippet", "python_snippet"]
+__all__ = ["curl_snippet", "python_snippet", "server_url"]
