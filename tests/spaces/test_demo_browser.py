@@ -250,3 +250,35 @@ def test_a_link_shows_the_same_result(browser: Any, fixed_page: str, marked: Pat
     context.close()
 
     """Keeps the page's server in this module's session."""
+
+
+def open_tab(page: Any, name: str) -> None:
+    """Goes to a page; on a phone some are behind a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator(".overflow-menu button").first.click()
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.click()
+    page.wait_for_timeout(400)
+
+
+def test_every_page_fits_the_screen(page: Any, marked: Path) -> None:
+    width = page.viewport_size["width"]
+    for name in ("Act", "Compare", "My dataset", "API"):
+        open_tab(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        if name == "Act":
+            assert "Act is off: these answers are fixed." in page.locator("#act-off").inner_text()
+        if name == "Compare":
+            page.locator("#compare-image input[type=file]").set_input_files(marked)
+            page.wait_for_selector("#compare-image img")
+            page.locator("#compare-A textarea").fill("where?")
+            page.locator("#compare").click()
+            page.wait_for_selector("#answer-B .ov-svg")
+            assert "mean IoU 1.00" in page.locator("#compare-line").inner_text()
+        if name == "My dataset":
+            page.locator("#source input, #source textarea").fill("/no/such <b>folder</b>")
+            page.locator("#open").click()
+            page.wait_for_selector("#dataset-answer .ov-message:not([hidden])")
+            assert "<b>folder</b>" in page.locator("#dataset-answer .ov-message").inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name

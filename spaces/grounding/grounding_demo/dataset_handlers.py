@@ -25,7 +25,7 @@ from training_st4vla.data.browsing import Annotation, DatasetBrowser
 from training_st4vla.errors import UserError
 from training_st4vla.pictures import Picture
 
-_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 _KEPT = 3
 
 
@@ -98,7 +98,9 @@ class DatasetHandlers:
             said = message("info", f"Annotated are the frames {_ranges(near)}.") if near else None
         names = [_choice(one) for one in found]
         task = data.task(int(episode))
-        return view([shown], said), gr.Dropdown(names, value=names[0] if names else task or None)
+        return view([shown], said), gr.Dropdown(
+            names, value=names[0] if names else task or None, allow_custom_value=True
+        )
 
     def ask(self, source: str, episode: int, frame: float, camera: str, question: str) -> tuple[Any, str, Any]:
         """Predicted over annotated grounding for one question; one that is not annotated is asked as a task."""

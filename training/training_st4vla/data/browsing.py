@@ -13,6 +13,7 @@ from processing_st4vla import ActionContract, GroundingResult
 from training_st4vla.data.errors import DataError, explain
 from training_st4vla.data.grounding.dataset import GroundingDataset, open_grounding_dataset
 from training_st4vla.data.grounding.images import LeRobotFrames
+from training_st4vla.data.keys import dimension_names
 from training_st4vla.data.lerobot_metadata import Episode
 
 _PLACE = ("episode_index", "frame_index", "camera", "kind", "instruction", "question")
@@ -113,6 +114,24 @@ class DatasetBrowser:
             raise DataError(f"{sample.where}: expected points, boxes or traces, found words.")
         return answer
 
+    def _state_keys(self, contract: ActionContract) -> list[str] | None:
+        if contract.state is None:
+            return None
+        features, wanted = self.frames.info.features, list(contract.state.names)
+        vectors = [key for key in features if key.startswith("observation.") and key not in self.frames.info.cameras]
+        found = [key for key in vectors if dimension_names(self.frames.info, [key]) == wanted]
+        if not found:
+            raise DataError(
+                explain(
+                    "The dataset has not the state that the model takes",
+                    where=self.path,
+                    expected=f"a column with the dimensions {wanted}",
+                    found=", ".join(vectors) or "no state column",
+                    remedy="Choose a dataset of the robot that the model was trained on.",
+                )
+            )
+        return found[:1]
+
     def acting(self, contract: ActionContract, dataset_key: str, chunk_size: int) -> Any:
         """
         The dataset as samples for a model of that contract; opened once.
@@ -126,7 +145,7 @@ class DatasetBrowser:
             data = LeRobotActionDataset(
                 self.path,
                 chunk_size=chunk_size,
-                state_keys=None if contract.state is None else ["observation.state"],
+                state_keys=self._state_keys(contract),
                 cameras=list(contract.cameras) or None,
                 dataset_key=dataset_key,
             )
