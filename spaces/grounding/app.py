@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from grounding_demo.serving import load, serve
+from grounding_demo.serving import load_or_explain, serve
 
 if __name__ == "__main__":
-    serve(load(os.environ.get("ST4VLA_MODEL")))
+    serve(load_or_explain(os.environ.get("ST4VLA_MODEL")))

@@ -24,7 +24,8 @@ pytest.importorskip("gradio", reason="the demo needs gradio")
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from grounding_demo.grounder import ModelGrounder
+from grounding_demo.grounder import ModelGrounder, NoModel
+from grounding_demo.serving import load_or_explain
 from grounding_demo.snippets import curl_snippet
 
 FIELDS = ("points", "boxes", "traces", "image_size", "raw_text", "rejected")
@@ -155,3 +156,11 @@ def test_why_a_model_cannot_act(build_model: Callable, processor: Any) -> None:
     model = build_model()
     assert "no action contract" in str(ModelGrounder(model, processor, "small").no_actions)
     assert "plain vision-language model" in str(ModelGrounder(model.vlm, processor, "small").no_actions)
+
+
+def test_a_page_without_a_model_says_so(serve: Callable[[Any], str], tmp_path: Path, table: Path) -> None:
+    found = load_or_explain(str(tmp_path))  # a folder that is no model
+    assert isinstance(found, NoModel)
+    client = Client(serve(found), verbose=False)
+    with pytest.raises(AppError, match=r"expected a model folder with config\.json"):
+        client.predict(image=handle_file(table), text="where?", api_name="/ground")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FixedGrounder
+from demo_toy import FixedGrounder
 from lerobot_toy import write_dataset
 
 from processing_st4vla import ActionContract, Box, GroundingResult, Point, Trace, VectorContract
@@ -21,8 +21,6 @@ from grounding_demo.action_plots import plots_html
 from grounding_demo.agreement import agreement
 from grounding_demo.compare_tab import CompareHandlers
 from grounding_demo.dataset_handlers import DatasetHandlers
-from grounding_demo.examples import AnswerCache
-from grounding_demo.ground_tab import GroundHandlers
 from grounding_demo.grounder import ModelGrounder
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
@@ -50,15 +48,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures() -> GroundHandlers:
-    """Handlers of the Ground page with fixed answers."""
-    return GroundHandlers(FixedGrounder(), [], AnswerCache(None))
-
-
-@pytest.fixture
-def handlers(pictures: GroundHandlers) -> DatasetHandlers:
+def handlers() -> DatasetHandlers:
     """Handlers of the page with fixed answers."""
-    return DatasetHandlers(pictures.grounder, pictures, allow_folders=True)
+    return DatasetHandlers(FixedGrounder(), allow_folders=True)
 
 
 def test_a_dataset_opens_with_its_first_frame_and_questions(handlers: DatasetHandlers, toy: Path) -> None:
@@ -108,8 +100,8 @@ def test_what_is_no_dataset_is_said(handlers: DatasetHandlers, source: str, mess
     assert message in shown["message"]["text"]
 
 
-def test_folders_are_closed_where_others_can_ask(pictures: GroundHandlers, toy: Path) -> None:
-    *_, shown, _, _ = DatasetHandlers(pictures.grounder, pictures, allow_folders=False).open(str(toy))
+def test_folders_are_closed_where_others_can_ask(toy: Path) -> None:
+    *_, shown, _, _ = DatasetHandlers(FixedGrounder(), allow_folders=False).open(str(toy))
     assert "Folders can only be opened" in shown["message"]["text"]
 
 
@@ -137,7 +129,7 @@ def contract() -> dict[str, Any]:
 
 
 def test_predicted_against_recorded_actions(
-    build_model: Callable, processor: Any, contract: dict[str, Any], toy: Path, pictures: GroundHandlers
+    build_model: Callable, processor: Any, contract: dict[str, Any], toy: Path
 ) -> None:
     processor.action_contracts["toy"] = contract
     grounder = ModelGrounder(build_model(state_dim=2), processor, "small")
@@ -146,14 +138,14 @@ def test_predicted_against_recorded_actions(
     assert np.allclose(chunk.recorded[:, 0], [14, 15, 16, 17, 18])  # episode 1 starts at frame 12 of the dataset
     whole = act_on_episode(grounder.model, processor, data, 1, 0, whole=True)
     assert whole.predicted.shape == whole.recorded.shape == (8, 3)
-    handlers = DatasetHandlers(grounder, pictures, allow_folders=True)
+    handlers = DatasetHandlers(grounder, allow_folders=True)
     html = handlers.act(str(toy), 1, 2, whole=False)
     assert html.count("<figure>") == 3
     assert "action[0] <span>[m]" in html
     assert "expected 0 to 7" in handlers.act(str(toy), 1, 8, whole=False)
     contract["action"]["names"] = ["x", "y", "z"]
     processor.action_contracts["toy"] = contract
-    assert "not those of the model" in DatasetHandlers(grounder, pictures, True).act(str(toy), 1, 2, whole=False)
+    assert "not those of the model" in DatasetHandlers(grounder, True).act(str(toy), 1, 2, whole=False)
 
 
 def test_a_state_is_typed_or_the_mean(contract: dict[str, Any]) -> None:
@@ -189,8 +181,8 @@ def test_plots_are_escaped_and_leave_gaps() -> None:
     assert "0.3 s, 3 steps" in html
 
 
-def test_compare(pictures: GroundHandlers, table: Path) -> None:
-    handlers = CompareHandlers(FixedGrounder(), FixedGrounder(), pictures)
+def test_compare(table: Path) -> None:
+    handlers = CompareHandlers(FixedGrounder(), FixedGrounder())
     left, _, right, _, line = handlers.compare(str(table), "where?", "box", "processor", "", "point", "native")
     assert left["pictures"][0]["layers"] == right["pictures"][0]["layers"]
     assert "mean IoU 1.00" in line

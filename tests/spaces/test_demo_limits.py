@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from training_st4vla.errors import UserError
-from training_st4vla.pictures import open_picture
+from training_st4vla.pictures import Picture, open_picture
 
 pytest.importorskip("gradio", reason="the demo needs gradio")
+from grounding_demo.ground_tab import save
 from grounding_demo.grounder import explain
 from grounding_demo.limits import MAX_PICTURES, MAX_PROMPT, check_prompt, check_tokens, open_pictures, open_upload
 
@@ -135,3 +136,10 @@ def test_prompts(tmp_path: Path) -> None:
 def test_what_nobody_foresaw_tells_no_secrets() -> None:
     assert "secret" not in explain(RuntimeError("a secret path"))
     assert explain(UserError("in words")) == "in words"
+
+
+def test_pictures_are_shown_whole_however_long() -> None:
+    for size, suffix in (((64, 48), ".webp"), ((17_000, 2), ".png")):
+        path = save(Picture(Image.new("RGB", size), ()))
+        assert path.suffix == suffix
+        assert Image.open(path).size == size

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from grounding_demo.action_plots import plots_html
 from grounding_demo.facts import milliseconds
-from grounding_demo.ground_tab import GroundHandlers
+from grounding_demo.ground_tab import save
 from grounding_demo.grounder import Grounder, explain
 from grounding_demo.limits import check_prompt, open_pictures
 from grounding_demo.overlay import message, overlay, picture, view
@@ -28,8 +29,8 @@ MAX_VIEWS = 4
 class ActHandlers:
     """What the button and the endpoint of the page do."""
 
-    def __init__(self, grounder: Grounder, pictures: GroundHandlers) -> None:
-        self.grounder, self.pictures = grounder, pictures
+    def __init__(self, grounder: Grounder) -> None:
+        self.grounder = grounder
 
     def act(self, text: str, state: str, dataset_key: str | None, seed: float, *images: str | None) -> dict[str, Any]:
         """One action chunk as numbers, in units of the action contract."""
@@ -48,7 +49,7 @@ class ActHandlers:
         except Exception as error:
             return view(message=message("error", explain(error), "No action")), "", "", None
         name, first = opened[0]
-        shown = picture(self.pictures.save(first), first.image.size, name, answer.result)
+        shown = picture(save(first), first.image.size, name, answer.result)
         return view([shown], warning_of(answer)), facts_of(answer, used), chunk_html(answer), answer.to_dict()
 
     def _act(self, text: str, state: str, key: str | None, seed: float, images: tuple[str | None, ...]) -> Any:
@@ -101,7 +102,11 @@ def warning_of(answer: ActionAnswer) -> dict[str, str] | None:
     """What is said when the model left the range of its training data."""
     if not answer.clipped.any():
         return None
-    names = [name for name, hit in zip(answer.contract.action.names, answer.clipped.any(axis=0), strict=True) if hit]
+    names = [
+        name
+        for name, hit in zip(answer.contract.action.names, np.any(answer.clipped, axis=0).tolist(), strict=True)
+        if hit
+    ]
     return message(
         "warning",
         f"{int(answer.clipped.sum())} of {answer.clipped.size} numbers ({', '.join(names)}) lay beyond the range of "
@@ -131,12 +136,12 @@ def chunk_html(answer: ActionAnswer) -> str:
     return plots_html(answer.actions, action.names, action.units, answer.contract.control_hz)
 
 
-def build_act_tab(grounder: Grounder, pictures: GroundHandlers) -> None:
+def build_act_tab(grounder: Grounder) -> None:
     """The page's components and events, or the reason why there are none."""
     if grounder.no_actions is not None:
         gr.Markdown(f"**Act is off:** {escape(grounder.no_actions)}", elem_id="act-off")
         return
-    handlers, contracts = ActHandlers(grounder, pictures), grounder.contracts()
+    handlers, contracts = ActHandlers(grounder), grounder.contracts()
     first = next(iter(contracts.values()))
     gr.Markdown(BANNER, elem_id="banner")
     with gr.Row(equal_height=False):

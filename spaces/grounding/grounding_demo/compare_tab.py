@@ -9,7 +9,7 @@ import gradio as gr
 
 from grounding_demo.agreement import agreement
 from grounding_demo.facts import facts_html
-from grounding_demo.ground_tab import KINDS, GroundHandlers, result_of
+from grounding_demo.ground_tab import KINDS, result_of, save
 from grounding_demo.grounder import Asked, Grounder, explain
 from grounding_demo.limits import check_prompt, open_pictures
 from grounding_demo.overlay import message, overlay, picture, view
@@ -22,8 +22,8 @@ SIZES = [("the processor's size", "processor"), ("the image's own size", "native
 class CompareHandlers:
     """What the button of the page does."""
 
-    def __init__(self, left: Grounder, right: Grounder, pictures: GroundHandlers) -> None:
-        self.sides, self.pictures = (left, right), pictures
+    def __init__(self, left: Grounder, right: Grounder) -> None:
+        self.sides = (left, right)
 
     def compare(
         self, image: str | None, text_a: str, kind_a: str, size_a: str, text_b: str, kind_b: str, size_b: str
@@ -31,7 +31,7 @@ class CompareHandlers:
         """Both answers, their facts, and how far they agree."""
         try:
             name, opened = open_pictures([image])[0]
-            path = self.pictures.save(opened)
+            path = save(opened)
             text_a = check_prompt(text_a)
             questions = ((text_a, kind_a, size_a), (text_b.strip() or text_a, kind_b, size_b))
             answers = []
@@ -47,9 +47,9 @@ class CompareHandlers:
         return left, facts_html([("", answers[0])]), right, facts_html([("", answers[1])]), line
 
 
-def build_compare_tab(grounder: Grounder, other: Grounder | None, pictures: GroundHandlers) -> None:
+def build_compare_tab(grounder: Grounder, other: Grounder | None) -> None:
     """The page's components and events."""
-    handlers = CompareHandlers(grounder, other or grounder, pictures)
+    handlers = CompareHandlers(grounder, other or grounder)
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
             image = picture_input("Image", height=240, elem_id="compare-image")

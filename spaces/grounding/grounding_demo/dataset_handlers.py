@@ -15,7 +15,7 @@ from grounding_demo.action_plots import plots_html
 from grounding_demo.agreement import agreement
 from grounding_demo.exporting import events_jsonl
 from grounding_demo.facts import facts_html
-from grounding_demo.ground_tab import GroundHandlers, result_of
+from grounding_demo.ground_tab import result_of, save
 from grounding_demo.grounder import Asked, Grounder, explain
 from grounding_demo.limits import check_prompt
 from grounding_demo.overlay import message, picture, view
@@ -32,12 +32,12 @@ _KEPT = 3
 class DatasetHandlers:
     """
     Args:
-        grounder: the model. pictures: saves pictures for the browser.
+        grounder: the model.
         allow_folders (`bool`): whether folders of this machine may be opened, not only Hub ids.
     """
 
-    def __init__(self, grounder: Grounder, pictures: GroundHandlers, allow_folders: bool) -> None:
-        self.grounder, self.pictures, self.allow_folders = grounder, pictures, allow_folders
+    def __init__(self, grounder: Grounder, allow_folders: bool) -> None:
+        self.grounder, self.allow_folders = grounder, allow_folders
         self._open: OrderedDict[str, DatasetBrowser] = OrderedDict()
 
     def browser(self, source: str | None) -> DatasetBrowser:
@@ -154,7 +154,7 @@ class DatasetHandlers:
         self, data: DatasetBrowser, camera: str, episode: int, frame: int, answer: Any, truth: GroundingResult | None
     ) -> dict[str, Any]:
         image = data.image(camera, episode, frame)
-        path = self.pictures.save(Picture(image, ()))
+        path = save(Picture(image, ()))
         name = f"{data.name}, episode {episode}, frame {frame}"
         return picture(path, image.size, name, answer(image.size), truth)
 

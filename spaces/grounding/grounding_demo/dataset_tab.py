@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 from grounding_demo.dataset_handlers import DatasetHandlers
 from grounding_demo.downloading import DOWNLOAD
-from grounding_demo.ground_tab import GroundHandlers
 from grounding_demo.grounder import Grounder
 from grounding_demo.overlay import overlay
 from grounding_demo.settings import MODEL
 
 
-def build_dataset_tab(grounder: Grounder, pictures: GroundHandlers, allow_folders: bool) -> None:
+def build_dataset_tab(grounder: Grounder, allow_folders: bool) -> None:
     """The page's components and events."""
-    handlers = DatasetHandlers(grounder, pictures, allow_folders)
+    handlers = DatasetHandlers(grounder, allow_folders)
     where = "a folder of this machine, or a Hub id" if allow_folders else "a Hub id"
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
@@ -41,12 +42,12 @@ def build_dataset_tab(grounder: Grounder, pictures: GroundHandlers, allow_folder
             rows = gr.Code(label="LeRobot rows", language="json", visible="hidden", max_lines=8)
             with gr.Accordion("JSON", open=False):
                 numbers = gr.JSON(show_label=False)
-    hidden = {"api_visibility": "undocumented"}
+    hidden: dict[str, Any] = {"api_visibility": "undocumented"}
     opened = [facts, episode, frame, camera, drawn, question, said]
     gr.on([load.click, source.submit], handlers.open, source, opened, api_name="open_dataset", **hidden)
     place = [source, episode, frame, camera]
     episode.input(handlers.episode, [source, episode, camera], [frame, drawn, question], api_name="episode", **hidden)
-    seen = {"trigger_mode": "always_last", "show_progress": "hidden", **hidden}
+    seen: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", **hidden}
     gr.on([frame.input, camera.input], handlers.frame, place, [drawn, question], api_name="frame", **seen)
     ask.click(
         handlers.ask,

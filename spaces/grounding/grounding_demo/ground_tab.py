@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_pil_to_cache
+from gradio.utils import get_upload_folder
 
 from grounding_demo.downloading import DOWNLOAD
 from grounding_demo.examples import AnswerCache, Example, load_examples
@@ -23,6 +24,7 @@ from processing_st4vla import GroundingResult
 from training_st4vla.pictures import Picture
 
 KINDS = [("Auto", "auto"), ("Point", "point"), ("Box", "box"), ("Trace", "trace"), ("Task", "spatial")]
+_WEBP_SIDE = 16_383  # pixels, the longest the format can hold
 _RESULT_FIELDS = ("image_size", "space", "points", "boxes", "traces", "raw_text", "rejected")
 NOTHING_READ = "No point, box or trace could be read from what the model wrote: see its words below the picture."
 
@@ -32,7 +34,6 @@ class GroundHandlers:
 
     def __init__(self, grounder: Grounder, examples: Sequence[Example], cache: AnswerCache) -> None:
         self.grounder, self.examples, self.cache = grounder, examples, cache
-        self._folder = tempfile.TemporaryDirectory(prefix="st4vla-demo-")
 
     def ground(
         self, image: str | None, text: str, kind: str, native_size: bool, max_new_tokens: float
@@ -103,16 +104,16 @@ class GroundHandlers:
     ) -> tuple[dict[str, Any], str, Any]:
         pictures = []
         for number, ((name, found), answer) in enumerate(zip(opened, answers, strict=True)):
-            path = paths[number] if paths else self.save(found)
+            path = paths[number] if paths else save(found)
             pictures.append(picture(path, found.image.size, name, result_of(answer)))
         named = [(name, answer) for (name, _), answer in zip(opened, answers, strict=True)]
         return view(pictures, _remark(named)), facts_html(named), answers[0] if len(answers) == 1 else answers
 
-    def save(self, found: Picture) -> Path:
-        """The upright RGB picture as a file: a browser may show the uploaded one turned, or not at all."""
-        with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=".webp", delete=False) as file:
-            found.image.save(file, format="WEBP", quality=90, method=2)
-        return Path(file.name)
+
+def save(found: Picture) -> Path:
+    """The upright RGB picture in Gradio's cache: a browser may show the uploaded file turned, or not at all."""
+    kind = "webp" if max(found.image.size) <= _WEBP_SIDE else "png"
+    return Path(save_pil_to_cache(found.image, get_upload_folder(), format=kind))
 
 
 def result_of(answer: dict[str, Any]) -> GroundingResult:
@@ -140,7 +141,7 @@ def _escaped(text: str) -> str:
     return escape(text)  # Gradio renders an error's words as HTML
 
 
-def build_ground_tab(grounder: Grounder) -> GroundHandlers:
+def build_ground_tab(grounder: Grounder) -> None:
     """The page's components and events, inside the tab that is open now."""
     examples = load_examples()
     handlers = GroundHandlers(grounder, examples, AnswerCache(grounder.fingerprint))
@@ -201,7 +202,6 @@ def build_ground_tab(grounder: Grounder) -> GroundHandlers:
     api = gr.Button(visible=False)
     reply = gr.JSON(visible=False)
     api.click(handlers.ground, [image, text, kind, native, tokens], reply, api_name="ground", **MODEL)
-    return handlers
 
 
 def _answer_examples(chips: Sequence[gr.Button], handlers: GroundHandlers, outputs: list[Any], drawn: gr.HTML) -> None:
@@ -221,4 +221,4 @@ def _answer_examples(chips: Sequence[gr.Button], handlers: GroundHandlers, outpu
         )
 
 
-__all__ = ["GroundHandlers", "build_ground_tab", "result_of"]
+__all__ = ["GroundHandlers", "build_ground_tab", "result_of", "save"]

@@ -64,7 +64,8 @@ def _gpu(function: Callable[..., Any]) -> Callable[..., Any]:
         import spaces
     except ImportError:
         return function
-    return spaces.GPU(duration=60)(function) if hasattr(spaces, "GPU") else function
+    lend = getattr(spaces, "GPU", None)
+    return function if lend is None else lend(duration=60)(function)
 
 
 class ModelGrounder:
@@ -110,6 +111,30 @@ class ModelGrounder:
     def contracts(self) -> dict[str, ActionContract]:
         """The action contracts by dataset key."""
         return {key: self.processor.contract(key) for key in sorted(self.processor.action_contracts)}
+
+
+class NoModel:
+    """
+    A page without a model still opens, and says why there is no answer.
+
+    Args:
+        reason (`str`): in words.
+    """
+
+    name, device, fingerprint = "none", "nothing", None
+
+    def __init__(self, reason: str) -> None:
+        self.reason = self.no_actions = reason
+
+    def ask(self, *_: Any) -> Answer:
+        """Raises `UserError` with the reason."""
+        raise UserError(self.reason)
+
+    act = act_on = ask  # pyright: ignore[reportAssignmentType]
+
+    def contracts(self) -> dict[str, ActionContract]:
+        """None."""
+        return {}
 
 
 def describe_device(device: torch.device) -> str:
@@ -165,4 +190,4 @@ def explain(error: Exception) -> str:
     return f"This did not work ({type(error).__name__}). The log of the server says more."
 
 
-__all__ = ["Asked", "Grounder", "ModelGrounder", "describe_device", "explain", "reason_not_to_act"]
+__all__ = ["Asked", "Grounder", "ModelGrounder", "NoModel", "describe_device", "explain", "reason_not_to_act"]

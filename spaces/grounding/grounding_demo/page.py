@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Default
 
 from grounding_demo import action_plots, facts
 from grounding_demo.act_tab import build_act_tab
@@ -17,6 +18,7 @@ from grounding_demo.grounder import Grounder
 from grounding_demo.limits import MAX_FILE_MB, MAX_QUEUE
 
 _FOLDER = Path(__file__).parent
+_CACHE = (3600, 24 * 3600)  # seconds: every hour, pictures older than a day are deleted
 
 
 def build_page(grounder: Grounder, other: Grounder | None = None, allow_folders: bool = False) -> gr.Blocks:
@@ -28,17 +30,19 @@ def build_page(grounder: Grounder, other: Grounder | None = None, allow_folders:
         other: a second model for the Compare page.
         allow_folders: whether My dataset may open folders of this machine, not only Hub ids.
     """
-    with gr.Blocks(title="ST4VLA: know where before you move", analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(
+        title="ST4VLA: know where before you move", analytics_enabled=False, fill_width=True, delete_cache=_CACHE
+    ) as page:
         gr.Markdown(f"# ST4VLA &nbsp;<small>know *where* before you move</small>\n{_model_line(grounder)}")
         with gr.Tabs():
             with gr.Tab("Ground", id="ground"):
-                pictures = build_ground_tab(grounder)
+                build_ground_tab(grounder)
             with gr.Tab("Act", id="act"):
-                build_act_tab(grounder, pictures)
+                build_act_tab(grounder)
             with gr.Tab("Compare", id="compare"):
-                build_compare_tab(grounder, other, pictures)
+                build_compare_tab(grounder, other)
             with gr.Tab("My dataset", id="dataset"):
-                build_dataset_tab(grounder, pictures, allow_folders)
+                build_dataset_tab(grounder, allow_folders)
             with gr.Tab("API", id="api"):
                 build_api_tab(page, acts=grounder.no_actions is None)
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
@@ -53,7 +57,7 @@ def _model_line(grounder: Grounder) -> str:
 def launch_options() -> dict[str, Any]:
     """How the page is served: to this machine only unless GRADIO_SERVER_NAME says otherwise, nothing reported."""
     return {
-        "theme": gr.themes.Default(
+        "theme": Default(
             primary_hue="blue",
             neutral_hue="slate",
             font=("system-ui", "sans-serif"),
