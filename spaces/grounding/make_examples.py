@@ -9,6 +9,7 @@ The answers are stored with the hash of the model's files: another model never s
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,7 +19,13 @@ from grounding_demo.limits import open_upload
 
 # picture, task, seed of the split `in_distribution`: scenes in which the named things are well visible
 SCENES = (("scene_a.jpg", "pick_place", 3), ("scene_b.jpg", "pick_place", 11), ("scene_c.jpg", "pick_place", 24))
+ACTING = "scene_b.jpg"  # with the wrist view, the example of the Act page
 SIZE = 448  # pixels
+
+
+def save(pixels: Any, name: str) -> None:
+    """One JPEG."""
+    Image.fromarray(pixels).save(FOLDER / name, quality=88, optimize=True)
 
 
 def render() -> None:
@@ -28,7 +35,9 @@ def render() -> None:
     for name, task, seed in SCENES:
         env = make_env(task, "in_distribution", image_size=SIZE)
         observation, info = env.reset(seed=seed)
-        Image.fromarray(observation["pixels"]["front"]).save(FOLDER / name, quality=88, optimize=True)
+        save(observation["pixels"]["front"], name)
+        if name == ACTING:
+            save(observation["pixels"]["wrist"], "act_wrist.jpg")
         visible = sorted(env.ground_truth("front").visible)
         print(f"{name}: {info['instruction']} | {visible} | {(FOLDER / name).stat().st_size} bytes")
         env.close()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from grounding_demo.action_plots import plots_html
+from grounding_demo.examples import FOLDER
 from grounding_demo.facts import milliseconds
 from grounding_demo.ground_tab import save
 from grounding_demo.grounder import Grounder, explain
@@ -186,15 +186,9 @@ def build_act_tab(grounder: Grounder) -> None:
 
 
 def _act_examples(text: gr.Textbox, views: list[gr.Image]) -> None:
-    folder = Path(__file__).resolve().parent.parent / "examples"
-    pairs = sorted(folder.glob("act_*.jpg"))
-    if len(views) == 2 and len(pairs) >= 2:
-        gr.Examples(
-            [["put the yellow ball in the blue tray", *map(str, pairs[:2])]],
-            [text, *views],
-            label="Example",
-            cache_examples=False,
-        )
+    if len(views) == 2:
+        row = ["put the yellow ball in the blue tray", str(FOLDER / "scene_b.jpg"), str(FOLDER / "act_wrist.jpg")]
+        gr.Examples([row], [text, *views], label="Example", cache_examples=False, api_visibility="private")
 
 
 __all__ = ["ActHandlers", "build_act_tab", "chunk_html", "facts_of", "read_state", "slots", "warning_of"]
