@@ -327,6 +327,9 @@ function take() {
   state.selected = null;
   state.picture = 0;
   show();
+  // On a phone the answer is far below the button.
+  const visible = root.offsetParent !== null && state.value;
+  if (visible && root.getBoundingClientRect().top > window.innerHeight * 0.8) root.scrollIntoView({ block: "start" });
 }
 
 part("reset").addEventListener("click", reset);
