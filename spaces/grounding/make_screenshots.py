@@ -10,10 +10,13 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "pictures"
-SCREENS = {"desktop": {"width": 1280, "height": 960}, "phone": {"width": 390, "height": 844}}
+SCREENS: dict[str, ViewportSize] = {
+    "desktop": {"width": 1280, "height": 960},
+    "phone": {"width": 390, "height": 844},
+}
 
 
 def main() -> None:

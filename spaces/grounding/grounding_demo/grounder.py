@@ -121,16 +121,16 @@ class NoModel:
         reason (`str`): in words.
     """
 
-    name, device, fingerprint = "none", "nothing", None
-
     def __init__(self, reason: str) -> None:
-        self.reason = self.no_actions = reason
+        self.name, self.device = "none", "nothing"
+        self.fingerprint: str | None = None
+        self.no_actions: str | None = reason
 
-    def ask(self, *_: Any) -> Answer:
+    def ask(self, *arguments: Any, **named: Any) -> Any:
         """Raises `UserError` with the reason."""
-        raise UserError(self.reason)
+        raise UserError(str(self.no_actions))
 
-    act = act_on = ask  # pyright: ignore[reportAssignmentType]
+    act = act_on = ask
 
     def contracts(self) -> dict[str, ActionContract]:
         """None."""
