@@ -78,7 +78,10 @@ def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple
 
     import modeling_st4vla  # noqa: F401 (registers its configuration, so that exported code in a folder is not run)
 
-    config = AutoConfig.from_pretrained(path) if Path(path).exists() or "/" in path else None
+    try:
+        config = AutoConfig.from_pretrained(path) if _has_config(path) or "/" in path else None
+    except OSError as error:
+        raise UserError(f"{path}: could not be opened as a model: {error}") from error
     if config is None or config.model_type == "st4vla":
         return load_model(path, dtype, device)
     dialects = {"qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl"}
@@ -100,15 +103,22 @@ def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple
     return model.to(pick_device(device)).eval(), processor
 
 
-def _require_config(path: str, model_type: str) -> None:
+def _has_config(path: str) -> bool:
     folder = Path(path)
     if not folder.exists():
-        return  # a Hub id: transformers says what it cannot find
+        return False  # a Hub id: transformers says what it cannot find
     if not (folder / "config.json").is_file():
         raise UserError(
             f"--model: expected a model folder with config.json, found none in {folder}. Make one with `st4vla init` "
             "or `st4vla convert`."
         )
+    return True
+
+
+def _require_config(path: str, model_type: str) -> None:
+    if not _has_config(path):
+        return
+    folder = Path(path)
     import json
 
     try:

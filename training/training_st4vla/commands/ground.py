@@ -16,7 +16,9 @@ class GroundArguments:
 
     image: str = positional("image file (RGB)")
     text: str = positional("what to find")
-    model: str = flag("model folder or Hub id: ST4VLA, Qwen2.5-VL or Qwen3-VL")
+    model: str | None = flag(
+        "model folder or Hub id: ST4VLA, Qwen2.5-VL or Qwen3-VL; the published one by default", None
+    )
     kind: str = flag("auto, point, box or trace", "auto")
     native_size: bool = flag("ask at the image's own size instead of the processor's image_size", False)
     max_new_tokens: int = flag("longest answer, in tokens", 128)
@@ -29,16 +31,14 @@ def run(args: GroundArguments) -> int:
     """Asks, prints JSON on stdout, draws the answer beside the image."""
     from io import BytesIO
 
+    from training_st4vla.asking import ask
     from training_st4vla.loading import load_grounder
+    from training_st4vla.published import published_model
 
     source = Path(args.image)
     image = open_image(source)
-    model, processor = load_grounder(args.model, args.dtype, args.device)
-    size = {"image_size": None} if args.native_size else {}
-    inputs = processor.ground(images=[[image]], text=[args.text], kind=args.kind, **size).to(model.device)
-    planner_inputs = {name: value for name, value in inputs.items() if name != "image_sizes"}
-    ids = model.generate(**planner_inputs, max_new_tokens=args.max_new_tokens, do_sample=False)
-    result = processor.post_process_grounding(ids, inputs)[0]
+    model, processor = load_grounder(args.model or str(published_model()), args.dtype, args.device)
+    result = ask(model, processor, image, args.text, args.kind, args.native_size, args.max_new_tokens).result
     picture = Path(args.output) if args.output else source.with_name(source.name + ".st4vla.png")
     buffer = BytesIO()
     result.draw(image).save(buffer, format="PNG")
@@ -58,7 +58,7 @@ def open_image(path: Path):
     Raises:
         UserError: when it is absent, no image, animated, or not RGB.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         image = Image.open(path)
@@ -69,7 +69,7 @@ def open_image(path: Path):
         raise UserError(f"IMAGE: {path} is not a readable image ({error}).") from error
     if image.mode != "RGB":
         raise UserError(f"IMAGE: expected an RGB image, found mode {image.mode!r} in {path}. Convert it first.")
-    return image
+    return ImageOps.exif_transpose(image)  # as every viewer, and the demo, shows it
 
 
 COMMAND = Command(

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate-grounding": ("evaluate_grounding", "points, boxes and traces against published or own truth"),
     "evaluate-policy": ("evaluate_policy", "closed-loop success in a LeRobot environment"),
     "ground": ("ground", "points, boxes or a trace for a question about an image"),
+    "demo": ("demo", "see it in the browser: ground, act, compare, your dataset"),
     "selftest": ("selftest", "does this copy of a model compute what it computed when it was saved?"),
 }
 
