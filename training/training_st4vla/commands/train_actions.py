@@ -68,11 +68,14 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
     """
     if args.eval_dataset is None and training.eval_strategy != "no":
         raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
+    sources = sources_of(args)
+    args.augmentation()
+    if args.eval_dataset:
+        find_source(sources, args.eval_dataset_key)
     if args.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             training.output_dir = scratch
             return _dry_run(args, training)
-    sources = sources_of(args)
     checkpoint = start_run(args, training, data={source.dataset: asdict(source) for source in sources})
     trainer, processor, attention = _build(args, training)
     if trainer.is_world_process_zero():
