@@ -160,3 +160,18 @@ def test_the_processor_remembers_its_widths(mixed: Any, processor: Any, tmp_path
     assert (acting["state_mask"].tolist(), acting["state"].abs().sum()) == ([False], 0)
     with pytest.raises(ValueError, match="state: expected one for every sample whose action contract declares"):
         loaded(images=[[draw_view(0)]], text=["push"], dataset_key="five", state=[[0.0] * 8])
+
+
+def test_streamed_order_is_kept_and_resumed(mixed: Any, processor: Any, wide_model: Any, tmp_path: Path) -> None:
+    from torch.utils.data import SequentialSampler
+
+    from training_st4vla.data.mixtures import MixtureDataset
+    from training_st4vla.data.streaming import StreamedOrder
+
+    streamed = MixtureDataset({name: StreamedOrder(part, 1) for name, part in mixed.datasets.items()}, seed=3)
+    steps = {"max_steps": 12, "save_strategy": "steps", "save_steps": 11, "save_total_limit": 5}
+    first = run(streamed, processor, wide_model, tmp_path / "whole", **steps)
+    assert isinstance(first._get_train_sampler(), SequentialSampler)
+    assert int(streamed._epoch) == 1  # the second epoch has begun, in another order
+    resumed = run(streamed, processor, wide_model, tmp_path / "again", tmp_path / "whole" / "checkpoint-11", **steps)
+    assert losses(resumed) == losses(first)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, SequentialSampler
 from transformers.trainer_callback import TrainerCallback
 
 from modeling_st4vla import ST4VLAForActionPrediction
@@ -18,6 +18,7 @@ from processing_st4vla import ST4VLAProcessor
 from training_st4vla.action_config import SpatialActionConfig
 from training_st4vla.data.co_training import CoTrainingDataset, EpochOfData
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
+from training_st4vla.data.mixtures import has_order
 from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
 from training_st4vla.fit import check_fit
@@ -109,6 +110,10 @@ class SpatialActionTrainer(StrictResume):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(parameter_groups(self.model, self.args), **options)
         return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(dataset) if has_order(dataset) else super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self,

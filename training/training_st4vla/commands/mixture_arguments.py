@@ -28,6 +28,12 @@ class MixtureFlags:
         "dataset_key, action_keys, state_keys, cameras, episodes, max_frames, contract, to_delta, pause",
         None,
     )
+    stream: bool = flag(
+        "download each video of a Hub dataset when it is needed, not all before the start; samples come from "
+        "--stream-window videos at a time",
+        False,
+    )
+    stream_window: int = flag("videos of each dataset that --stream mixes samples from at a time", 32)
     pause_threshold: float | None = flag(
         "leave out frames that move by at most this much, in action units, and change no gripper; below 0: no filter, "
         "even where a preset has one",
@@ -83,6 +89,8 @@ def sources_of(args: Any) -> list["DataSource"]:
 
     if (args.dataset is None) == (args.mixture is None):
         raise UserError("--dataset, --mixture: expected one of them: datasets by name, or a file that lists them.")
+    if args.stream_window < 1:
+        raise UserError(f"--stream-window: expected at least 1, found {args.stream_window}.")
     rule = args.pause_rule()
     if args.mixture is not None:
         _refuse(args, _IN_THE_FILE, "belongs into the mixture file, to its dataset")

@@ -129,10 +129,10 @@ def _open_data(args: TrainActionsArguments, training: Any, model: Any, processor
     from training_st4vla.data.augmentation import AugmentedDataset
 
     sources, augmentation, chunk = sources_of(args), args.augmentation(), model.config.chunk_size
-    datasets = [open_source(source, chunk, processor) for source in sources]
+    datasets = [open_source(source, chunk, processor, args.stream) for source in sources]
     fill_up(processor, model.config, datasets)
     settle_contracts(sources, datasets, processor, "training")
-    actions: Any = mix(sources, datasets, training.seed)
+    actions: Any = mix(sources, datasets, training.seed, args.stream_window if args.stream else None)
     held_out = grounding = None
     if args.eval_dataset:
         source = find_source(sources, args.eval_dataset_key)

@@ -56,6 +56,8 @@ class LeRobotActionDataset(Dataset):
         delta_dims: Action dimensions that are replaced by their difference from the frame before (absolute targets to
             steps). The first frame of an episode has none before it, and is no sample then.
         pause_filter: Which frames are samples. None: all. Chunks hold what was recorded either way.
+        stream: Do not download the videos of a Hub dataset now, but each when a sample first needs it. Samples are the
+            same; see [`StreamedOrder`] for an order in which this makes sense.
 
     Attributes:
         info: The dataset's description.
@@ -81,6 +83,7 @@ class LeRobotActionDataset(Dataset):
         revision: str | None = None,
         delta_dims: Sequence[int] = (),
         pause_filter: PauseFilter | None = None,
+        stream: bool = False,
     ) -> None:
         if chunk_size < 1 or (max_frames is not None and max_frames < 1):
             raise ValueError(f"chunk_size and max_frames must be at least 1, got {chunk_size} and {max_frames}")
@@ -91,7 +94,7 @@ class LeRobotActionDataset(Dataset):
         self.cameras = resolve_cameras(self.info, cameras)
         self.dataset_key = dataset_key or Path(self.info.source.rstrip("/\\")).name or self.info.source
         selection = None if episodes is None else [int(number) for number in episodes]
-        self.reader = open_reader(self.info, episodes=selection, cameras=self.cameras)
+        self.reader = open_reader(self.info, episodes=selection, cameras=self.cameras, stream=stream)
         self.episodes = self.reader.episodes
         self.delta_dims, self.pause_filter = tuple(delta_dims), pause_filter
         self._store = EpisodeStore(self.reader, self.action_keys, self.state_keys, self.delta_dims)
@@ -156,6 +159,15 @@ class LeRobotActionDataset(Dataset):
     def episode_numbers(self) -> np.ndarray:
         """Episode number of each sample, int64 [N]."""
         return np.array([episode.index for episode in self.episodes], dtype=np.int64)[self._episode_of]
+
+    def files_of_samples(self) -> np.ndarray:
+        """Number of the video file (of the first camera; of the episode, where images are stored) of each sample."""
+        videos = [camera for camera in self.cameras if self.info.features[camera].dtype == "video"]
+        names = [
+            str(self.reader.video(episode, videos[0]).path) if videos else str(episode.index)
+            for episode in self.episodes
+        ]
+        return np.unique(names, return_inverse=True)[1][self._episode_of]
 
     def values(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Actions [n, A] and state [n, S] (or None) of the samples, episode by episode. No video is decoded."""

@@ -24,6 +24,7 @@ from training_st4vla.data.mixtures import MixtureDataset
 from training_st4vla.data.pauses import PauseFilter
 from training_st4vla.data.sources import DataSource, check_mixture
 from training_st4vla.data.statistics import default_cache
+from training_st4vla.data.streaming import StreamedOrder
 from training_st4vla.errors import UserError
 
 
@@ -32,13 +33,14 @@ def key_of(source: DataSource) -> str:
     return source.dataset_key or Path(source.dataset.rstrip("/")).name
 
 
-def open_source(source: DataSource, chunk_size: int, processor: Any) -> LeRobotActionDataset:
+def open_source(source: DataSource, chunk_size: int, processor: Any, stream: bool = False) -> LeRobotActionDataset:
     """
     Opens a dataset as its source says; keys and cameras that are not named come from the model's contract when it has
     one for this dataset.
 
     Args:
         source: Completed or not. chunk_size: That of the model. processor: With the contracts of the model.
+        stream: As in [`LeRobotActionDataset`].
 
     Raises:
         DataError, UserError: The dataset cannot be used, has another rate than declared, or a conversion or filter
@@ -65,6 +67,7 @@ def open_source(source: DataSource, chunk_size: int, processor: Any) -> LeRobotA
         dataset_key=key,
         delta_dims=_delta_dims(source, names, declared, recorded) if source.to_delta else (),
         pause_filter=_pause_filter(source, names, declared, recorded),
+        stream=stream,
     )
 
 
@@ -103,12 +106,20 @@ def settle_contracts(
         processor.action_contracts[key] = contract.to_dict()
 
 
-def mix(sources: Sequence[DataSource], datasets: Sequence[LeRobotActionDataset], seed: int) -> Dataset:
-    """One dataset of all: the only one itself, else a mixture by the sources' weights (by size without weights)."""
+def mix(
+    sources: Sequence[DataSource], datasets: Sequence[LeRobotActionDataset], seed: int, window: int | None = None
+) -> Dataset:
+    """
+    One dataset of all: the only one itself, else a mixture by the sources' weights (by size without weights).
+
+    Args:
+        window: Deal samples out of so many videos at a time, in each part; see [`StreamedOrder`].
+    """
     check_mixture(sources)
-    if len(datasets) == 1:
+    if len(datasets) == 1 and window is None:
         return datasets[0]
-    parts = {source.dataset: dataset for source, dataset in zip(sources, datasets, strict=True)}
+    ordered = datasets if window is None else [StreamedOrder(dataset, window) for dataset in datasets]
+    parts = {source.dataset: dataset for source, dataset in zip(sources, ordered, strict=True)}
     weights = {source.dataset: source.weight for source in sources if source.weight is not None}
     return MixtureDataset(parts, weights=weights or 1.0, seed=seed)
 
