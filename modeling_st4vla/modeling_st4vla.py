@@ -15,6 +15,7 @@ from .action_expert_st4vla import ActionExpert, StateEncoder
 from .configuration_st4vla import ST4VLAConfig
 from .noise_schedule_st4vla import add_noise, build_scheduler, is_flow_matching, sample_timesteps, training_target
 from .query_transformer_st4vla import QueryTransformer
+from .turns_st4vla import separate_turns
 from .vision_attention_st4vla import batch_windows
 
 # Forward arguments the planner knows nothing about; `generate` drops them.
@@ -228,10 +229,19 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
     # Planner → latent planning tokens → condition
 
     def _run_planner(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, use_cache: bool = False, **vlm_inputs: Any
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        use_cache: bool = False,
+        turn_ids: torch.Tensor | None = None,
+        **vlm_inputs: Any,
     ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
         """One planner pass without the language head: states of `planner_layers`, last hidden state, cache."""
         vlm_inputs = self._with_token_kinds(input_ids, vlm_inputs)
+        if turn_ids is not None:
+            kinds, grids = vlm_inputs["mm_token_type_ids"], vlm_inputs["image_grid_thw"]
+            separate = separate_turns(self.vlm.model, input_ids, turn_ids, attention_mask, kinds, grids)
+            attention_mask, vlm_inputs["position_ids"] = separate["attention_mask"], separate["position_ids"]
         layers, last = self.config.resolved_planner_layers, self.config.text_config.num_hidden_layers
         outputs = self.vlm.model(
             input_ids=input_ids,
@@ -388,6 +398,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
                 token stands in for theirs.
             labels (`torch.LongTensor` of shape `(batch, length)`): -100 where not supervised.
             grounding_inputs (`dict`): a second planner batch with `labels`; both losses come from this one forward.
+                With `turn_ids`, several questions share an image; see `turns_st4vla`.
             noise (`torch.Tensor` of shape `(batch, copies, chunk_size, action_dim)` or without `copies`), timestep
                 (shape `(batch, copies)` or `(batch,)`): injected instead of drawn, for deterministic tests.
             num_items_in_batch (*optional*): divisor of the text loss instead of this batch's supervised tokens.

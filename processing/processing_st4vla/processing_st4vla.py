@@ -195,11 +195,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         """
         texts = _as_texts(text)
         samples = self._load_views(images, len(texts))
-        size = self.image_size if image_size == "default" else image_size
-        if size is not None:
-            sized = [[resize(view, _checked_image_size(size, multiple=1)) for view in views] for views in samples]
-        else:
-            sized = samples
+        sized = self._sized(samples, image_size)
         kinds = [kind] * len(texts) if isinstance(kind, str) else kind
         prompts = [self._question(name, words) for name, words in zip(kinds, texts, strict=True)]
         inputs = self._encode_prompts(sized, prompts, **kwargs)
@@ -207,6 +203,67 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         if answers is not None:
             self._append_answers(inputs, answers)
         return inputs
+
+    def ground_turns(
+        self,
+        images: Any,
+        text: list[list[str]],
+        kind: list[list[str]],
+        answers: list[list[GroundingResult]],
+        image_size: tuple[int, int] | list[int] | str | None = "default",
+    ) -> BatchFeature:
+        r"""
+        Training inputs for several questions about each image: the image is there once, and every turn sees it and
+        itself alone. Turn by turn the tokens are exactly those of [`ground`].
+
+        Args:
+            images: as in `ground`, one entry per image.
+            text, kind, answers (lists of lists): per image its questions, as in `ground`.
+            image_size (*optional*): as in `ground`.
+
+        Returns:
+            [`BatchFeature`] as of `ground` with `answers`, padded on the right, and `turn_ids` `(batch, length)`: 0 at
+            the image, then 1, 2, ... in the turns.
+        """
+        samples = self._load_views(images, len(text))
+        sized = self._sized(samples, image_size)
+        prompts = [
+            [self._question(name, words) for name, words in zip(names, questions, strict=True)]
+            for names, questions in zip(kind, text, strict=True)
+        ]
+        inputs = self._encode_prompts(sized, [questions[0] for questions in prompts])
+        inputs["image_sizes"] = _image_sizes(samples)
+        sizes = [model_size for _, model_size in self._first_image_sizes(inputs)]
+        rows = [
+            self._turns(ids[mask.bool()], len(views), questions, replies, size)
+            for ids, mask, views, questions, replies, size in zip(
+                inputs["input_ids"], inputs["attention_mask"], sized, prompts, answers, sizes, strict=True
+            )
+        ]
+        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": -100, "turn_ids": 0, "attention_mask": 0}
+        for name, value in padding.items():
+            columns = [row[name] for row in rows]
+            inputs[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
+        image_token = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == image_token).int()
+        return inputs
+
+    def _turns(
+        self, ids: torch.Tensor, views: int, prompts: list[str], answers: list[GroundingResult], size: tuple[int, int]
+    ) -> dict[str, torch.Tensor]:
+        # `ids` is the whole first prompt. What follows its last image is the first question; each turn replaces it.
+        image_token = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        shared = ids[: int((ids == image_token).nonzero()[-1]) + 1]
+        parts, labels = [shared], [torch.full_like(shared, -100)]
+        for prompt, answer in zip(prompts, answers, strict=True):
+            asked = self._turn(views, prompt).rsplit(self.image_token, 1)[1]
+            said = answer.to_text(dialect=self.grounding_dialect, model_size=size) + self.tokenizer.eos_token
+            question, reply = (torch.tensor(self.tokenizer(words).input_ids) for words in (asked, said))
+            parts.append(torch.cat([question, reply]))
+            labels.append(torch.cat([torch.full_like(question, -100), reply]))
+        row = {"input_ids": torch.cat(parts), "labels": torch.cat(labels)}
+        row["turn_ids"] = torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)])
+        return {**row, "attention_mask": torch.ones_like(row["input_ids"])}
 
     def post_process_grounding(
         self,
@@ -275,19 +332,25 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             for row, views in enumerate(nest_views(images, num_texts))
         ]
 
+    def _sized(self, samples: list[list[Image.Image]], image_size: Any) -> list[list[Image.Image]]:
+        size = self.image_size if image_size == "default" else image_size
+        if size is None:
+            return samples
+        return [[resize(view, _checked_image_size(size, multiple=1)) for view in views] for views in samples]
+
+    def _turn(self, views: int, prompt: str) -> str:
+        """The chat text of one user turn, images first."""
+        content = [{"type": "image"}] * views + [{"type": "text", "text": prompt}]
+        return self.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
     def _encode_prompts(self, samples: list[list[Image.Image]], prompts: list[str], **kwargs: Any) -> BatchFeature:
         """One user turn per sample, images first, left padded."""
         tensors = kwargs.pop("return_tensors", "pt")
         if tensors != "pt":
             raise ValueError(f"return_tensors: expected 'pt' with raw instructions, found {tensors!r}.")
-        turns = [
-            self.apply_chat_template(
-                [{"role": "user", "content": [{"type": "image"}] * len(views) + [{"type": "text", "text": prompt}]}],
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-            for views, prompt in zip(samples, prompts, strict=True)
-        ]
+        turns = [self._turn(len(views), prompt) for views, prompt in zip(samples, prompts, strict=True)]
         flat = [view for views in samples for view in views]
         return super().__call__(
             images=flat, text=turns, padding=True, padding_side="left", return_tensors="pt", **kwargs

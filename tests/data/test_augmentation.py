@@ -11,7 +11,7 @@ from processing_st4vla import Box, GroundingResult, Point, Trace
 from training_st4vla.data.augmentation import (
     Augmentation,
     AugmentedDataset,
-    augment_grounding,
+    augment_questions,
     augment_views,
     crop_answer,
     draw_crop,
@@ -39,7 +39,7 @@ def test_points_boxes_and_traces_stay_on_their_pixels() -> None:
     sample = {"image": marked((x, y)), "instruction": "dot", "kind": "point", "answer": answer}
     crops = set()
     for seed in range(40):
-        found = augment_grounding(sample, PLAIN, np.random.default_rng(seed))
+        found = augment_questions([sample], PLAIN, np.random.default_rng(seed))[0]
         image, moved = np.asarray(found["image"]), found["answer"]
         crops.add(image.shape)
         assert moved.image_size == found["image"].size
@@ -65,7 +65,7 @@ def test_boxes_are_clipped_and_what_is_lost_is_refused() -> None:
     assert crop_answer(path, (0, 0, 69, 60), 0.7) is None
     corners = GroundingResult(points=(Point((0, 0)), Point((80, 60))), image_size=(80, 60))
     sample = {"image": marked((0, 0)), "instruction": "corners", "kind": "point", "answer": corners}
-    found = augment_grounding(sample, PLAIN, np.random.default_rng(0))
+    found = augment_questions([sample], PLAIN, np.random.default_rng(0))[0]
     assert (found["image"].size, found["answer"]) == ((80, 60), corners)  # every crop would lose one
 
 
@@ -73,8 +73,25 @@ def test_words_and_published_questions_keep_their_frame() -> None:
     box = GroundingResult(boxes=(Box((10, 10, 30, 20)),), image_size=(80, 60))
     for kind, answer in (("text", PlainAnswer("two")), ("auto", box)):
         sample = {"image": marked((5, 5)), "instruction": "?", "kind": kind, "answer": answer}
-        found = augment_grounding(sample, Augmentation(crop=0.5), np.random.default_rng(1))
+        found = augment_questions([sample], Augmentation(crop=0.5), np.random.default_rng(1))[0]
         assert (found["image"].size, found["answer"]) == ((80, 60), answer)
+
+
+def test_questions_about_one_image_share_its_crop() -> None:
+    box = GroundingResult(boxes=(Box((10, 10, 30, 20)),), image_size=(80, 60))
+    point = GroundingResult(points=(Point((70, 50)),), image_size=(80, 60))
+    image = marked((5, 5))
+    samples = [
+        {"image": image, "instruction": "?", "kind": kind, "answer": answer}
+        for kind, answer in (("box", box), ("point", point))
+    ]
+    first, second = augment_questions(samples, Augmentation(crop=0.8), np.random.default_rng(3))
+    assert first["image"] is second["image"]
+    assert first["image"].size == first["answer"].image_size == second["answer"].image_size != (80, 60)
+    shift = 70 - second["answer"].points[0].xy[0]
+    assert first["answer"].boxes[0].xyxy[0] == 10 - shift
+    words = [*samples, {"image": image, "instruction": "?", "kind": "text", "answer": PlainAnswer("two")}]
+    assert augment_questions(words, Augmentation(crop=0.8), np.random.default_rng(3))[0]["image"].size == (80, 60)
 
 
 def test_nothing_is_mirrored_and_views_share_a_light() -> None:

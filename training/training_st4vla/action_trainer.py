@@ -207,19 +207,20 @@ class SpatialActionTrainer(StrictResume):
         from training_st4vla.evaluation.action_predictions import predict_actions, score_predictions
         from training_st4vla.evaluation.grounding_predictions import evaluation_mode
 
-        dataset = self.eval_dataset
+        dataset: Any = self.eval_dataset
+        processor: Any = self.processing_class
         model = self.accelerator.unwrap_model(self.model)
         frames = np.unique(np.linspace(0, len(dataset) - 1, self.args.eval_frames).astype(int)).tolist()
         with evaluation_mode(model), self.compute_loss_context_manager():
             predictions = predict_actions(
                 model,
-                self.processing_class,
+                processor,
                 dataset,
                 frames,
                 batch_size=self.args.eval_batch_size,
                 progress=False,
             )
-        errors = score_predictions(predictions, self.processing_class.contract(dataset.dataset_key)).normalized
+        errors = score_predictions(predictions, processor.contract(dataset.dataset_key)).normalized
         return {
             "eval_action_mae": errors.model.mean_mae.estimate,
             "eval_action_mae_ratio": errors.mae_ratio.estimate,

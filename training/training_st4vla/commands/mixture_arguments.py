@@ -11,7 +11,6 @@ from training_st4vla.commands.data_arguments import show_dataset
 from training_st4vla.errors import UserError
 
 if TYPE_CHECKING:
-    from training_st4vla.data.augmentation import Augmentation
     from training_st4vla.data.sources import DataSource, PauseRule
 
 
@@ -42,13 +41,6 @@ class MixtureFlags:
     pause_dims: list[str] | None = flag(
         "action dimensions, by name or number, that --pause-threshold looks at; all but the gripper's without it", None
     )
-    augment: bool = flag(
-        "change images while training: random crops, and colours; grounding answers move along", False
-    )
-    augment_crop: float = flag("smallest share of width and height that --augment keeps; 1 for no crop", 0.9)
-    augment_color: float = flag(
-        "largest relative change of brightness, contrast and saturation by --augment; 0 for none", 0.2
-    )
 
     def pause_rule(self) -> "PauseRule | None":
         """The pause filter of the flags; None when they say nothing."""
@@ -59,15 +51,6 @@ class MixtureFlags:
                 raise UserError("--pause-dims: give --pause-threshold with it.")
             return None
         return PauseRule(self.pause_threshold, tuple(self.pause_dims) if self.pause_dims else None)
-
-    def augmentation(self) -> "Augmentation | None":
-        """How images are changed; None when they are not."""
-        from training_st4vla.data.augmentation import Augmentation
-
-        try:
-            return Augmentation(crop=self.augment_crop, color=self.augment_color) if self.augment else None
-        except ValueError as error:
-            raise UserError(f"--augment-crop, --augment-color: {error}") from error
 
 
 # What tells one dataset from another, and so cannot hold for each of several.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.augment_arguments import AugmentFlags
 from training_st4vla.commands.console import emit, say
 from training_st4vla.commands.data_arguments import DataFlags
 from training_st4vla.commands.grounding_arguments import open_grounding
@@ -16,7 +17,7 @@ from training_st4vla.errors import UserError, require_extra
 
 
 @dataclass
-class TrainActionsArguments(MixtureFlags, DataFlags):
+class TrainActionsArguments(MixtureFlags, DataFlags, AugmentFlags):
     """Flags of `st4vla train-actions`, beside those of training."""
 
     model: str = flag("model to start from: folder or Hub id", "")
@@ -108,6 +109,9 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
     if args.spatial_prompt is not None:
         processor.spatial_prompt = args.spatial_prompt
     actions, held_out, grounding = _open_data(args, training, model, processor)
+    questions = None
+    if args.grounding_eval_dataset is not None:
+        questions = open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset")
     beside = [part for part in PARTS if part != "vlm" and hasattr(model, part) and part not in training.freeze]
     trainer = SpatialActionTrainer(
         model=model,
@@ -115,8 +119,7 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
         train_dataset=actions,
         eval_dataset=held_out,
         grounding_dataset=grounding,
-        grounding_eval_dataset=args.grounding_eval_dataset
-        and open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset"),
+        grounding_eval_dataset=questions,
         processing_class=processor,
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank, beside),
     )

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from processing_st4vla import Box, GroundingResult
+from training_st4vla.data.length_groups import lengths_of
 
 _ATTEMPTS = 10
 
@@ -54,7 +55,8 @@ class AugmentedDataset(Dataset):
     the same pictures.
 
     Args:
-        dataset: Action samples (`images`), or grounding samples (`image`, `answer`, `kind`).
+        dataset: Action samples (`images`), or grounding samples (`image`, `answer`, `kind`), or lists of these about
+            one image each.
         augmentation: How far.
         seed: Of the draws.
     """
@@ -72,13 +74,19 @@ class AugmentedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Any:
         sample = self.dataset[index]
         place = range(len(self))[int(index)]
         draw = np.random.default_rng((self.seed, int(self._epoch), place))
         if "images" in sample:
             return {**sample, "images": augment_views(sample["images"], self.augmentation, draw)}
-        return augment_grounding(sample, self.augmentation, draw)
+        if isinstance(sample, list):  # questions about one image, which stays one
+            return augment_questions(sample, self.augmentation, draw)
+        return augment_questions([sample], self.augmentation, draw)[0]
+
+    def lengths(self) -> list[int]:
+        """Those of the dataset: neither questions nor answers change their length by much."""
+        return lengths_of(self.dataset)
 
 
 def augment_views(views: Sequence[np.ndarray], how: Augmentation, draw: np.random.Generator) -> list[np.ndarray]:
@@ -91,24 +99,26 @@ def augment_views(views: Sequence[np.ndarray], how: Augmentation, draw: np.rando
     return changed
 
 
-def augment_grounding(sample: dict[str, Any], how: Augmentation, draw: np.random.Generator) -> dict[str, Any]:
+def augment_questions(
+    samples: list[dict[str, Any]], how: Augmentation, draw: np.random.Generator
+) -> list[dict[str, Any]]:
     """
-    A grounding sample with its image changed and its answer where the pixels went.
+    Grounding samples about one image, with that image changed and every answer where the pixels went.
 
     Words are not cropped (a count or a place may go out of sight), nor are questions as published, which may hold
     coordinates of their own.
     """
-    image: Image.Image = sample["image"]
-    colors, answer, crop = draw_colors(how, draw), sample["answer"], None
-    if isinstance(answer, GroundingResult) and sample["kind"] != "auto":
-        for _ in range(_ATTEMPTS):
-            crop = draw_crop(image.size, how, draw)
-            moved = crop_answer(answer, crop, how.min_box)
-            if moved is not None:
-                image, answer = image.crop(crop), moved
-                break
-    recolored = Image.fromarray(change_colors(np.asarray(image), colors))
-    return {**sample, "image": recolored, "answer": answer}
+    image: Image.Image = samples[0]["image"]
+    colors, answers = draw_colors(how, draw), [sample["answer"] for sample in samples]
+    movable = [isinstance(sample["answer"], GroundingResult) and sample["kind"] != "auto" for sample in samples]
+    for _ in range(_ATTEMPTS if all(movable) else 0):
+        crop = draw_crop(image.size, how, draw)
+        moved = [crop_answer(answer, crop, how.min_box) for answer in answers]
+        if None not in moved:
+            image, answers = image.crop(crop), moved
+            break
+    changed = Image.fromarray(change_colors(np.asarray(image), colors))
+    return [{**sample, "image": changed, "answer": answer} for sample, answer in zip(samples, answers, strict=True)]
 
 
 def draw_crop(size: tuple[int, int], how: Augmentation, draw: np.random.Generator) -> tuple[int, int, int, int]:
@@ -167,4 +177,4 @@ def change_colors(pixels: np.ndarray, colors: tuple[float, float, float, float])
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
-__all__ = ["Augmentation", "AugmentedDataset", "augment_grounding", "augment_views", "crop_answer", "draw_crop"]
+__all__ = ["Augmentation", "AugmentedDataset", "augment_questions", "augment_views", "crop_answer", "draw_crop"]
