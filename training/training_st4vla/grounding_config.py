@@ -49,6 +49,8 @@ class SpatialGroundingConfig(SFTConfig):
             raise ValueError("remove_unused_columns: expected False; the collator reads whole samples.")
         if self.max_length is not None:
             raise ValueError(f"max_length: expected none, found {self.max_length}; a cut prompt loses image tokens.")
+        # The collator makes inputs of samples: nothing is to be prepared before.
+        self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
         # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()

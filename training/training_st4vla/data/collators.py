@@ -40,8 +40,8 @@ class ActionCollator:
 
 class GroundingCollator:
     """
-    Batches of grounding samples `{image, instruction, kind, answer}` with completion-only labels; or of lists of
-    samples about one image each, as [`~training_st4vla.data.grounding.QuestionsPerImage`] gives them.
+    Batches of grounding samples `{image, instruction, kind, answer}` with completion-only labels; or of groups
+    `{questions}` of samples about one image, as [`~training_st4vla.data.grounding.QuestionsPerImage`] gives them.
 
     Args:
         processor ([`ST4VLAProcessor`]).
@@ -50,9 +50,12 @@ class GroundingCollator:
     def __init__(self, processor: ST4VLAProcessor) -> None:
         self.processor = processor
 
-    def __call__(self, samples: list[dict[str, Any]] | list[list[dict[str, Any]]]) -> dict[str, Any]:
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns the planner's inputs and `labels`; one batch may mix kinds."""
-        inputs = self._together(samples) if isinstance(samples[0], list) else self._alone(samples)
+        if "questions" in samples[0]:
+            inputs = self._together([sample["questions"] for sample in samples])
+        else:
+            inputs = self._alone(samples)
         del inputs["image_sizes"]
         return dict(inputs)
 

@@ -19,7 +19,7 @@ from training_st4vla.data.grounding.images import LeRobotFrames
 from training_st4vla.data.grounding.layouts import ROW_LAYOUTS, FrameRoots, Layout, ReadOptions
 from training_st4vla.data.grounding.lerobot import event_rows, has_events
 from training_st4vla.data.grounding.rows import RowTable, open_rows
-from training_st4vla.data.grounding.schema import GroundingSample, MaskAnswer, UndeclaredSpaceError
+from training_st4vla.data.grounding.schema import GroundingSample, UndeclaredSpaceError
 from training_st4vla.data.grounding.spaces import describe_fits, raw_coordinates, space_doubt
 from training_st4vla.data.keys import resolve_cameras
 from training_st4vla.data.lerobot_metadata import INFO_PATH, open_dataset_info
@@ -87,11 +87,13 @@ class GroundingDataset(Dataset):
 
     def samples(self) -> Iterator[GroundingSample]:
         """All samples in order, undecoded."""
-        return (self.sample(index) for index in range(len(self)))
+        rows = self._row_of.tolist()
+        for row, number, values in zip(rows, self._number.tolist(), self.table.read(rows), strict=True):
+            yield LAYOUTS[self.layout].sample(values, number, self.table.where(row), self.options)
 
     def lengths(self) -> list[int]:
         """Characters of each sample's question and answer: what batches of like length are made by."""
-        return [len(sample.instruction) + len(_answer_text(sample)) for sample in self.samples()]
+        return [sample.length() for sample in self.samples()]
 
     def select(self, indices: Sequence[int]) -> "GroundingDataset":
         """The samples of these indices, in this order."""
@@ -117,13 +119,6 @@ class GroundingDataset(Dataset):
             return self
         chosen = np.random.default_rng(seed).choice(len(self), number, replace=False)
         return self.select(np.sort(chosen).tolist())
-
-
-def _answer_text(sample: GroundingSample) -> str:
-    answer = sample.learnt_answer()
-    if isinstance(answer, MaskAnswer):
-        return ""
-    return answer.to_text("qwen2_5_vl", model_size=sample.image_size)
 
 
 def open_grounding_dataset(

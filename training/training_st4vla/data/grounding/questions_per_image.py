@@ -10,7 +10,7 @@ from training_st4vla.data.grounding.dataset import GroundingDataset
 
 class QuestionsPerImage(Dataset):
     """
-    Groups of at most `number` samples of one image, as lists.
+    Groups of at most `number` samples of one image: items are `{"questions": [sample, ...]}`.
 
     Which questions are grouped is a pure function of seed and epoch; in an epoch every sample comes once.
 
@@ -22,8 +22,9 @@ class QuestionsPerImage(Dataset):
         if number < 1:
             raise ValueError(f"number: expected at least 1 question per image, found {number}.")
         self.samples, self.number, self.seed = samples, number, seed
-        _, self._image_of = np.unique([sample.image.key for sample in samples.samples()], return_inverse=True)
-        self._sample_lengths = np.asarray(samples.lengths())
+        images, lengths = zip(*((one.image.key, one.length()) for one in samples.samples()), strict=True)
+        _, self._image_of = np.unique(images, return_inverse=True)
+        self._lengths = np.asarray(lengths)
         self._groups = self._deal(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -33,13 +34,12 @@ class QuestionsPerImage(Dataset):
     def __len__(self) -> int:
         return len(self._groups)
 
-    def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        numbers = self._groups[int(index)]
-        return [self.samples.sample(number).to_item() for number in numbers]
+    def __getitem__(self, index: int) -> dict[str, list[dict[str, Any]]]:
+        return {"questions": [self.samples[number] for number in self._groups[int(index)]]}
 
     def lengths(self) -> list[int]:
         """Characters of all questions and answers of each group."""
-        return [int(self._sample_lengths[group].sum()) for group in self._groups]
+        return [int(self._lengths[group].sum()) for group in self._groups]
 
     def _deal(self, epoch: int) -> list[np.ndarray]:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.samples))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ Row = dict[str, Any]
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 _SPLIT_WORDS = ("train", "val", "validation", "dev", "test", "testa", "testb", "location", "placement", "unseen")
+_BLOCK = 256
 _LIST_KEYS = ("data", "annotations", "samples", "rows", "train", "test")
 
 
@@ -36,6 +37,16 @@ class RowTable:
 
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
+
+    def read(self, indices: Sequence[int]) -> Iterator[Row]:
+        """These rows in this order, read in blocks: many times faster than one by one."""
+        for start in range(0, len(indices), _BLOCK):
+            block = indices[start : start + _BLOCK]
+            if isinstance(self.rows, list):
+                yield from (self.rows[index] for index in block)
+            else:
+                columns = self.rows[block]
+                yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
 
     def where(self, index: int) -> str:
         """Place of a row, for errors."""

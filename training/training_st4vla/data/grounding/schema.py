@@ -205,6 +205,12 @@ class GroundingSample:
         kept = fields[self.kind]
         return GroundingResult(**{kept: getattr(self.answer, kept)}, image_size=self.answer.image_size)
 
+    def length(self) -> int:
+        """Characters of the question and of the answer that is learnt."""
+        answer = self.learnt_answer()
+        written = 0 if isinstance(answer, MaskAnswer) else len(answer.to_text(model_size=self.image_size))
+        return len(self.instruction) + written
+
     def _words(self) -> str:
         if isinstance(self.answer, PlainAnswer):
             return self.answer.text
