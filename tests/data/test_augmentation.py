@@ -90,6 +90,8 @@ def test_questions_about_one_image_share_its_crop() -> None:
     assert first["image"].size == first["answer"].image_size == second["answer"].image_size != (80, 60)
     shift = 70 - second["answer"].points[0].xy[0]
     assert first["answer"].boxes[0].xyxy[0] == 10 - shift
+    group = AugmentedDataset([{"questions": samples}], Augmentation(crop=0.8))[0]["questions"]  # type: ignore[arg-type]
+    assert group[0]["image"] is group[1]["image"]
     words = [*samples, {"image": image, "instruction": "?", "kind": "text", "answer": PlainAnswer("two")}]
     assert augment_questions(words, Augmentation(crop=0.8), np.random.default_rng(3))[0]["image"].size == (80, 60)
 

@@ -55,8 +55,8 @@ class AugmentedDataset(Dataset):
     the same pictures.
 
     Args:
-        dataset: Action samples (`images`), or grounding samples (`image`, `answer`, `kind`), or lists of these about
-            one image each.
+        dataset: Action samples (`images`), grounding samples (`image`, `answer`, `kind`), or groups of these about one
+            image each (`questions`).
         augmentation: How far.
         seed: Of the draws.
     """
@@ -74,14 +74,14 @@ class AugmentedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.dataset[index]
         place = range(len(self))[int(index)]
         draw = np.random.default_rng((self.seed, int(self._epoch), place))
         if "images" in sample:
             return {**sample, "images": augment_views(sample["images"], self.augmentation, draw)}
-        if isinstance(sample, list):  # questions about one image, which stays one
-            return augment_questions(sample, self.augmentation, draw)
+        if "questions" in sample:  # about one image, which stays one
+            return {**sample, "questions": augment_questions(sample["questions"], self.augmentation, draw)}
         return augment_questions([sample], self.augmentation, draw)[0]
 
     def lengths(self) -> list[int]:
