@@ -33,6 +33,10 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             How the planner writes coordinates; a dialect of `spatial`.
         action_contracts (`dict[str, dict]`, *optional*):
             `ActionContract.to_dict()` per dataset key. Without one, states and actions are refused.
+        action_dim, state_dim (`int`, *optional*):
+            Widths of a model that was trained on a mixture. Actions and states of a contract with fewer dimensions are
+            filled up with zeros, which `action_dim_mask` marks; `state_mask` marks samples of a contract without
+            state. `None` fills up nothing.
 
     Raises:
         ValueError: for an unknown prompt, an image size that is no multiple of 14, or a malformed contract.
@@ -50,6 +54,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         image_size: tuple[int, int] | list[int] = (224, 224),
         grounding_dialect: str = "qwen2_5_vl",
         action_contracts: dict[str, dict[str, Any]] | None = None,
+        action_dim: int | None = None,
+        state_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
         resolve_spatial_prompt(spatial_prompt)
@@ -57,6 +63,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         self.lowercase_instruction = lowercase_instruction
         self.image_size = _checked_image_size(image_size)
         self.grounding_dialect = grounding_dialect
+        self.action_dim = action_dim
+        self.state_dim = state_dim
         self.action_contracts = {
             key: ActionContract.from_dict(contract).to_dict() for key, contract in (action_contracts or {}).items()
         }
@@ -82,14 +90,16 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             images: `[[front, wrist], ...]` views per sample; or one image per text; or one image. See `to_rgb_image`.
             text (`str` or `list[str]`): instructions, without special tokens.
             state (shape `(batch, state_dim)`, *optional*), actions (shape `(batch, chunk, action_dim)`, *optional*):
-                raw units; normalised by the action contract.
+                raw units; normalised by the action contract. Where contracts without state are mixed in, a list with
+                `None` for their samples.
             dataset_key (`str` or `list[str]`, *optional*): whose contract, when there are several.
 
         Returns:
             [`BatchFeature`] of tensors: `input_ids`, `attention_mask`, `mm_token_type_ids` (`(batch, length)`, left
             padded), `pixel_values`, `image_grid_thw` (all images in order), `vision_pixel_values`
             `(batch, views, 3, height, width)`, `view_mask` `(batch, views)`, `image_sizes` `(batch, views, 2)`
-            (original height and width), and `state`, `actions` when given.
+            (original height and width), and `state`, `actions` when given. With `action_dim` or `state_dim` also
+            `action_dim_mask` `(batch, action_dim)` and `state_mask` `(batch,)` where something is filled up.
 
         Raises:
             ValueError: naming the argument, what was expected and what was found.
@@ -110,10 +120,13 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         inputs["vision_pixel_values"], inputs["view_mask"] = stack_views(resized)
         inputs["image_sizes"] = _image_sizes(samples)
         keys = _spread(dataset_key, len(texts))
-        if state is not None:
-            inputs["state"] = self._normalize(state, keys, "state")
+        inputs.update(self._encode_state(state, keys))
         if actions is not None:
-            inputs["actions"] = self._normalize(actions, keys, "action")
+            inputs["actions"] = torch.stack(self._normalize(actions, keys, "action", self.action_dim))
+        if self.action_dim is not None and self.action_contracts:
+            dims = torch.tensor([self.contract(key).action.dim for key in keys])
+            if (dims < self.action_dim).any():
+                inputs["action_dim_mask"] = torch.arange(self.action_dim) < dims[:, None]
         return inputs
 
     def post_process_actions(self, actions: torch.Tensor | np.ndarray, dataset_key: str | None = None) -> np.ndarray:
@@ -121,7 +134,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         Normalised actions to environment units: the exact inverse of what training did.
 
         Args:
-            actions (shape `(..., action_dim)`): what `sample_actions` returns.
+            actions (shape `(..., action_dim)`): what `sample_actions` returns; filled-up dimensions are cut off.
             dataset_key (`str`, *optional*): whose contract, when there are several.
 
         Returns:
@@ -129,7 +142,10 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         """
         if isinstance(actions, torch.Tensor):
             actions = actions.detach().float().cpu().numpy()
-        return _named("actions", self.contract(dataset_key).action.unnormalize, actions)
+        contract = self.contract(dataset_key).action
+        if self.action_dim is not None and actions.shape[-1:] == (self.action_dim,):
+            actions = actions[..., : contract.dim]
+        return _named("actions", contract.unnormalize, actions)
 
     def contract(self, dataset_key: str | None = None) -> ActionContract:
         """
@@ -370,7 +386,28 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
                     f"images: expected {len(cameras)} view(s) in the order {list(cameras)}, found {len(views)}."
                 )
 
-    def _normalize(self, values: Any, keys: list[str | None], field: str) -> torch.Tensor:
+    def _encode_state(self, state: Any, keys: list[str | None]) -> dict[str, torch.Tensor]:
+        """`state`, and `state_mask` where a contract has none; nothing where there is no state at all."""
+        if self.state_dim is None or not self.action_contracts:
+            return {} if state is None else {"state": torch.stack(self._normalize(state, keys, "state", None))}
+        has_state = [self.contract(key).state is not None for key in keys]
+        if state is None and any(has_state):
+            return {}  # the model says what it misses
+        rows = [None] * len(keys) if state is None else list(state)
+        if len(rows) != len(keys) or [row is not None for row in rows] != has_state:
+            raise ValueError(
+                f"state: expected one for every sample whose action contract declares a state ({has_state}), found "
+                f"{[row is not None for row in rows]}. Pass None for the others."
+            )
+        given = [(row, key) for row, key in zip(rows, keys, strict=True) if row is not None]
+        filled = torch.zeros(len(keys), self.state_dim)
+        if given:
+            values, of = zip(*given, strict=True)
+            filled[torch.tensor(has_state)] = torch.stack(self._normalize(values, list(of), "state", self.state_dim))
+        return {"state": filled} if all(has_state) else {"state": filled, "state_mask": torch.tensor(has_state)}
+
+    def _normalize(self, values: Any, keys: list[str | None], field: str, width: int | None) -> list[torch.Tensor]:
+        """Each sample by its own contract, filled up with zeros to `width` if there is one."""
         rows = [np.asarray(row, dtype=np.float64) for row in values]
         if len(rows) != len(keys):
             raise ValueError(f"{field}: expected one entry per sample ({len(keys)}), found {len(rows)}.")
@@ -379,8 +416,12 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             vector: VectorContract | None = getattr(self.contract(key), field)
             if vector is None:
                 raise ValueError(f"{field}: the action contract of {key or 'this model'} declares none, found one.")
-            normalized.append(_named(field, vector.normalize, row))
-        return torch.from_numpy(np.stack(normalized))
+            missing = (width or vector.dim) - vector.dim
+            if missing < 0:
+                raise ValueError(f"{field}: {key or 'this model'} has {vector.dim} dimensions, more than {width}.")
+            ready = torch.from_numpy(_named(field, vector.normalize, row))
+            normalized.append(torch.nn.functional.pad(ready, (0, missing)))
+        return normalized
 
 
 def _named(field: str, function: Any, values: np.ndarray) -> np.ndarray:

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, SequentialSampler
 from transformers.trainer_callback import TrainerCallback
 
 from modeling_st4vla import ST4VLAForActionPrediction
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.action_config import SpatialActionConfig
-from training_st4vla.data.co_training import CoTrainingDataset
+from training_st4vla.data.co_training import CoTrainingDataset, EpochOfData
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
+from training_st4vla.data.mixtures import has_order
 from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
+from training_st4vla.fit import check_fit
 from training_st4vla.freezing import freeze
 from training_st4vla.gauges import PARTS, Gauges, gradient_norms, plain_name
 from training_st4vla.held_out import held_out_questions
@@ -83,6 +85,7 @@ class SpatialActionTrainer(StrictResume):
         if grounding_dataset is not None:
             train_dataset = CoTrainingDataset(train_dataset, grounding_dataset, args.grounding_ratio, args.seed)
             collator = CoTrainingCollator(processing_class)
+        callbacks = [*(callbacks or []), EpochOfData(train_dataset)]
         self._gauges = Gauges(["action_loss", "lm_loss", *(f"grad_norm_{part}" for part in PARTS)])
         self._questions = held_out_questions(grounding_eval_dataset, args)
         self._average = None if args.ema_decay is None else WeightAverage(args.ema_decay)
@@ -107,6 +110,10 @@ class SpatialActionTrainer(StrictResume):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(parameter_groups(self.model, self.args), **options)
         return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(dataset) if has_order(dataset) else super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self,
@@ -247,35 +254,6 @@ def parameter_groups(model: Any, args: SpatialActionConfig) -> list[dict[str, An
         {"params": parameters, "lr": rates[part], "weight_decay": args.weight_decay if decayed else 0.0, "name": part}
         for (part, decayed), parameters in sorted(groups.items())
     ]
-
-
-def check_fit(model: Any, processor: ST4VLAProcessor, dataset: Any) -> None:
-    """
-    Checks a model, its processor and a dataset against each other before any training.
-
-    Raises:
-        UserError: naming the field that differs.
-    """
-    config = model.config
-    expected = {
-        "action dimension": (config.action_dim, dataset.action_dim, "st4vla init --action-dim"),
-        "chunk size": (config.chunk_size, dataset.chunk_size, "st4vla init --chunk-size"),
-        "state dimension": (config.state_dim, dataset.state_dim, "st4vla init --state-dim, or --state-keys"),
-    }
-    for field, (ours, theirs, remedy) in expected.items():
-        if ours != theirs:
-            raise UserError(f"{field}: the model has {ours}, the dataset {theirs}. Choose it with {remedy}.")
-    contract = processor.contract(dataset.dataset_key)
-    for field, ours, theirs in (
-        ("action dimension", contract.action.dim, dataset.action_dim),
-        ("cameras", list(contract.cameras), list(dataset.cameras)),
-        ("state dimension", contract.state.dim if contract.state else None, dataset.state_dim),
-    ):
-        if ours != theirs:
-            raise UserError(
-                f"{field}: the action contract {dataset.dataset_key!r} of the model says {ours}, the dataset {theirs}."
-            )
-    contract.require_known("training")
 
 
 __all__ = ["SpatialActionTrainer", "check_fit", "parameter_groups"]

@@ -11,6 +11,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from modeling_st4vla.turns_st4vla import separate_turns
 from processing_st4vla import ST4VLAProcessor
+from training_st4vla.data.co_training import EpochOfData
 from training_st4vla.data.collators import GroundingCollator
 from training_st4vla.data.length_groups import LengthGroupedEpochs
 from training_st4vla.grounding_config import SpatialGroundingConfig
@@ -61,7 +62,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             train_dataset=as_hub_dataset(train_dataset),
             eval_dataset=None if eval_dataset is None else as_hub_dataset(eval_dataset),
             processing_class=processing_class,
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), EpochOfData(train_dataset)],
             peft_config=peft_config,
             **kwargs,
         )

@@ -23,8 +23,8 @@ from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
-inputs = processor(images=[[image]], text=["put the carrot on the plate"])
-actions = processor.post_process_actions(model.sample_actions(**inputs))
+inputs = processor(images=[[image]], text=["put the carrot on the plate"]{key})
+actions = processor.post_process_actions(model.sample_actions(**inputs){key})
 ```
 
 With the package `st4vla` installed, `import modeling_st4vla, processing_st4vla` replaces `trust_remote_code=True`, and
@@ -76,7 +76,9 @@ def build_model_card(
         "state": "none" if config.state_dim is None else str(config.state_dim),
         "spatial prompt": f"`{processor.spatial_prompt}`",
     }
+    contracts = sorted(processor.action_contracts)
     body = _BODY.format(
+        key=f', dataset_key="{contracts[0]}"' if len(contracts) > 1 else "",
         front_matter=data.to_yaml(),
         title=name,
         name=name,

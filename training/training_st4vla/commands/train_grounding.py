@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.augment_arguments import AugmentFlags
 from training_st4vla.commands.console import say
 from training_st4vla.commands.grounding_arguments import open_grounding
 from training_st4vla.commands.main import Command
@@ -12,8 +13,8 @@ from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
 
 
-@dataclass
-class TrainGroundingArguments:
+@dataclass(kw_only=True)
+class TrainGroundingArguments(AugmentFlags):
     """Flags of `st4vla train-grounding`, beside those of training."""
 
     dataset: list[str] = flag("grounding datasets: folders, files or Hub ids")
@@ -72,6 +73,7 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
 
     if args.eval_dataset is None and training.eval_strategy != "no":
         raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
+    augmentation = args.augmentation()
     checkpoint = start_run(args, training)
     dataset = open_grounding(
         args.dataset,
@@ -83,6 +85,10 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         questions_per_image=args.questions_per_image,
         seed=training.seed,
     )
+    if augmentation is not None:
+        from training_st4vla.data.augmentation import AugmentedDataset
+
+        dataset = AugmentedDataset(dataset, augmentation, training.seed)
     held_out = None
     if args.eval_dataset is not None:
         held_out = open_grounding(

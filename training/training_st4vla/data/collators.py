@@ -22,14 +22,14 @@ class ActionCollator:
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """
         Returns:
-            What `ST4VLAProcessor.__call__` returns, with `actions`, `action_is_pad` `(batch, chunk)` and, if the
-            samples have one, `state`.
+            What `ST4VLAProcessor.__call__` returns, with `actions`, `action_is_pad` `(batch, chunk)`, and `state` if a
+            sample has one. Samples of a mixture may differ in dimensions, cameras and state.
         """
         states = [sample["state"] for sample in samples]
         inputs = self.processor(
             images=[sample["images"] for sample in samples],
             text=[sample["instruction"] for sample in samples],
-            state=None if states[0] is None else states,
+            state=None if all(state is None for state in states) else states,
             actions=[sample["actions"] for sample in samples],
             dataset_key=[sample["dataset_key"] for sample in samples],
         )
