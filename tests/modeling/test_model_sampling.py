@@ -21,7 +21,7 @@ def sample_by_hand(model: Any, inputs: Any, noise: torch.Tensor, steps: int, gui
 
         def predict(sample: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
             embedding = expert.timestep_embedder(torch.tensor([timestep]))
-            return expert(sample, embedding, expert.condition_embedder(condition)).double()
+            return expert.denoise(sample, embedding, expert.condition_embedder(condition)).double()
 
         sample, stride = noise.double(), 100 // steps
         for timestep in reversed(range(0, 100, stride)):
