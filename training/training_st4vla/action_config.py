@@ -78,6 +78,11 @@ class SpatialActionConfig(TrainingArguments):
             raise ValueError(f"ema_decay: expected between 0 and 1, found {self.ema_decay}.")
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns: expected False; the collator reads whole samples.")
+        if self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"train_sampling_strategy: expected random, found {self.train_sampling_strategy!r}; the order of action "
+                "samples follows from seed and epoch."
+            )
         # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()

@@ -10,20 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers.trainer_callback import TrainerCallback
 
 from modeling_st4vla import ST4VLAForActionPrediction
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.action_config import SpatialActionConfig
-from training_st4vla.data.co_training import CoTrainingDataset
+from training_st4vla.data.co_training import CoTrainingDataset, EpochOfData
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
+from training_st4vla.data.shuffling import ShuffledEpochs
 from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
 from training_st4vla.freezing import freeze
 from training_st4vla.gauges import PARTS, Gauges, gradient_norms, plain_name
 from training_st4vla.held_out import held_out_questions
 from training_st4vla.resuming import StrictResume
+from training_st4vla.sharding import is_sharded, refuse_sharded
 
 
 class SpatialActionTrainer(StrictResume):
@@ -80,9 +82,12 @@ class SpatialActionTrainer(StrictResume):
         freeze(model, args.freeze)
         self.action_dataset = train_dataset
         collator: Any = ActionCollator(processing_class)
+        train_dataset = ShuffledEpochs(train_dataset, args.seed if args.data_seed is None else args.data_seed)
         if grounding_dataset is not None:
+            deal_to_every_process(args)
             train_dataset = CoTrainingDataset(train_dataset, grounding_dataset, args.grounding_ratio, args.seed)
             collator = CoTrainingCollator(processing_class)
+        callbacks = [*(callbacks or []), EpochOfData(train_dataset)]
         self._gauges = Gauges(["action_loss", "lm_loss", *(f"grad_norm_{part}" for part in PARTS)])
         self._questions = held_out_questions(grounding_eval_dataset, args)
         self._average = None if args.ema_decay is None else WeightAverage(args.ema_decay)
@@ -98,8 +103,13 @@ class SpatialActionTrainer(StrictResume):
             callbacks=callbacks,
             **kwargs,
         )
-        if self._average is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError("--ema-decay: an average of sharded weights is not supported; train with DDP, or without.")
+        if self._average is not None:
+            refuse_sharded(self, "--ema-decay", "a moving average")
+        if peft_config is not None:
+            refuse_sharded(self, "--lora-rank", "merging adapters")
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate per part: planner, action expert, everything else."""
@@ -188,7 +198,7 @@ class SpatialActionTrainer(StrictResume):
             metrics = super().evaluate(*args, **kwargs)
             scores: dict[str, float] = {}
             # Sampling calls parts of the model by themselves, which a sharding engine does not expect.
-            if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            if not is_sharded(self):
                 scores |= self._open_loop_errors() if self.args.eval_frames else {}
                 scores |= self._questions.score(self) if self._questions is not None else {}
         if scores:
@@ -226,6 +236,24 @@ def same_draws(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
+
+
+def deal_to_every_process(args: SpatialActionConfig) -> None:
+    """
+    Several processes must take the same passes through the planner: each batch has to hold a grounding sample.
+
+    Raises:
+        UserError: when batch size and ratio do not give one to every batch.
+    """
+    if args.world_size == 1:
+        return
+    if args.train_batch_size * args.grounding_ratio < 1:
+        raise UserError(
+            f"--grounding-ratio: {args.grounding_ratio:g} of {args.train_batch_size} action samples per process is "
+            "less than one grounding sample. With several processes every batch needs one: raise the ratio to at "
+            f"least {1 / args.train_batch_size:g}, or --per-device-train-batch-size."
+        )
+    args.dataloader_drop_last = True  # a short last batch may hold none
 
 
 def parameter_groups(model: Any, args: SpatialActionConfig) -> list[dict[str, Any]]:
@@ -277,4 +305,4 @@ def check_fit(model: Any, processor: ST4VLAProcessor, dataset: Any) -> None:
     contract.require_known("training")
 
 
-__all__ = ["SpatialActionTrainer", "check_fit", "parameter_groups"]
+__all__ = ["SpatialActionTrainer", "check_fit", "deal_to_every_process", "parameter_groups"]
