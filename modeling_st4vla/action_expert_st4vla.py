@@ -147,8 +147,9 @@ class ActionExpert(nn.Module):
                 `condition_dropout` in training mode when `None`, nowhere in evaluation mode.
         """
         if drop is None:
-            if not self.training or self.condition_dropout == 0:
+            if not self.training:
                 return condition
+            # Also at probability 0: `unconditional` then has a gradient of zero, which sharding engines count on.
             drop = torch.rand(condition.shape[0], device=condition.device) < self.condition_dropout
         return torch.where(drop[:, None, None], self.unconditional.to(condition.dtype), condition)
 

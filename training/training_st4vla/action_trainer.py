@@ -21,7 +21,7 @@ from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
 from training_st4vla.data.shuffling import ShuffledEpochs
 from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
-from training_st4vla.freezing import freeze
+from training_st4vla.freezing import freeze, freeze_unreached
 from training_st4vla.gauges import PARTS, Gauges, gradient_norms, plain_name
 from training_st4vla.held_out import held_out_questions
 from training_st4vla.resuming import StrictResume
@@ -80,6 +80,7 @@ class SpatialActionTrainer(StrictResume):
 
             model = get_peft_model(model, peft_config)
         freeze(model, args.freeze)
+        freeze_unreached(model, has_text=grounding_dataset is not None)
         self.action_dataset = train_dataset
         collator: Any = ActionCollator(processing_class)
         train_dataset = ShuffledEpochs(train_dataset, args.seed if args.data_seed is None else args.data_seed)
