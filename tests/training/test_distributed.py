@@ -1,4 +1,4 @@
-"""Two processes compute what one process computes on the doubled batch, under every launch config that a CPU can run."""
+"""Two processes compute what one computes on the doubled batch, under every launch config that a CPU can run."""
 
 import os
 import subprocess

@@ -99,7 +99,7 @@ def run(model_path: str, dataset_path: str, output: str, batch_size: int) -> Non
 
 
 def let_fsdp_run_on_the_cpu() -> None:
-    """torch's FSDP2 runs on the CPU with gloo; accelerate 1.15 offers it for accelerators only, and is told otherwise."""
+    """FSDP2 runs on the CPU with gloo; accelerate 1.15 offers it for accelerators only, and is told otherwise."""
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
 

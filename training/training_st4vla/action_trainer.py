@@ -4,8 +4,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,9 @@ from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
 from training_st4vla.freezing import freeze, freeze_unreached
 from training_st4vla.gauges import PARTS, Gauges, gradient_norms, plain_name
+from training_st4vla.gradient_similarity import GradientSimilarityCallback
 from training_st4vla.held_out import held_out_questions
+from training_st4vla.randomness import same_draws
 from training_st4vla.resuming import StrictResume
 from training_st4vla.sharding import is_sharded, refuse_sharded
 
@@ -108,6 +109,14 @@ class SpatialActionTrainer(StrictResume):
             refuse_sharded(self, "--ema-decay", "a moving average")
         if peft_config is not None:
             refuse_sharded(self, "--lora-rank", "merging adapters")
+        self._similarity: GradientSimilarityCallback | None = None
+        if args.similarity_steps:
+            refuse_sharded(self, "--similarity-steps", "comparing gradients")
+            grounding = grounding_eval_dataset if grounding_dataset is None else grounding_dataset
+            if grounding is None:
+                raise UserError("--similarity-steps: needs grounding samples; give --grounding-dataset.")
+            self._similarity = GradientSimilarityCallback(self, grounding)
+            self.add_callback(self._similarity)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]
@@ -167,6 +176,7 @@ class SpatialActionTrainer(StrictResume):
         """Adds what the gauges read since the last log: the parts of the loss, gradient norms per part, speed."""
         if "loss" in logs:
             logs.update(self._gauges.read(self.accelerator))
+            logs.update(self._similarity.take() if self._similarity is not None else {})
         super().log(logs, start_time)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -228,15 +238,6 @@ class SpatialActionTrainer(StrictResume):
             "eval_action_mae": errors.model.mean_mae.estimate,
             "eval_action_mae_ratio": errors.mae_ratio.estimate,
         }
-
-
-@contextmanager
-def same_draws(seed: int) -> Iterator[None]:
-    """Within it torch draws from `seed`; afterwards it goes on as if nothing had been drawn."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def deal_to_every_process(args: SpatialActionConfig) -> None:
