@@ -115,11 +115,11 @@ def gradient_similarity(
         rank (`float`): as in [`column_space`].
 
     Returns:
-        By parameter name. Matrices that the action loss does not reach (layers above the highest planner layer) are
-        left out.
+        By parameter name. Matrices that a loss does not reach are left out: layers above the highest planner layer;
+        all of them as long as a new action expert predicts zeros.
 
     Raises:
-        UserError: when no trained matrix matches, or both losses reach none.
+        UserError: when no trained matrix matches.
     """
     chosen = {
         plain_name(name): parameter
@@ -132,14 +132,11 @@ def gradient_similarity(
     weights = list(chosen.values())
     acting = torch.autograd.grad(outputs.action_loss, weights, allow_unused=True, retain_graph=True)
     spatial = torch.autograd.grad(outputs.lm_loss, weights, allow_unused=True)
-    found = {
+    return {
         name: projection_space_similarity(text, action, rank)
         for name, text, action in zip(chosen, spatial, acting, strict=True)
-        if text is not None and action is not None
+        if text is not None and action is not None and text.any() and action.any()
     }
-    if not found:
-        raise UserError(f"--similarity-layers: both losses reach none of the matrices that match {layers!r}.")
-    return found
 
 
 class GradientSimilarityCallback(TrainerCallback):
@@ -176,6 +173,8 @@ class GradientSimilarityCallback(TrainerCallback):
         with same_draws(args.seed), trainer.compute_loss_context_manager():
             inputs = trainer._prepare_inputs(self._inputs)
             found = gradient_similarity(model, inputs, args.similarity_layers, args.similarity_rank).values()
+        if not found:
+            return {}
         return {
             "pss": float(np.mean([one.pss for one in found])),
             "pss_chance": float(np.mean([one.chance for one in found])),
