@@ -33,10 +33,10 @@ class Sizes:
     """Every so many-th frame is asked about; optimiser steps and samples per batch of both stages."""
 
     stride: int = 12
-    grounding_steps: int = 300
-    action_steps: int = 150
+    grounding_steps: int = 240
+    action_steps: int = 100
     batch: int = 8
-    questions: int = 48
+    questions: int = 32
 
 
 SMOKE = Sizes(stride=60, grounding_steps=2, action_steps=2, batch=2, questions=4)
@@ -79,8 +79,8 @@ def shared_flags(sizes: Sizes, steps: int) -> list[Any]:
     """What both stages say alike."""
     flags: list[Any] = ["--max-steps", steps, "--per-device-train-batch-size", sizes.batch, "--bf16", True]
     flags += ["--warmup-steps", max(1, steps // 15), "--logging-steps", max(1, steps // 30), "--save-steps", steps]
-    flags += ["--eval-strategy", "steps", "--eval-steps", max(1, steps // 5), "--eval-questions", sizes.questions]
-    flags += ["--per-device-eval-batch-size", 24, "--eval-max-new-tokens", 96, "--eval-pictures", 6]
+    flags += ["--eval-strategy", "steps", "--eval-steps", max(1, steps // 4), "--eval-questions", sizes.questions]
+    flags += ["--per-device-eval-batch-size", 24, "--eval-max-new-tokens", 80, "--eval-pictures", 6]
     return [*flags, "--seed", 0, "--use-cpu", True, "--disable-tqdm", True]
 
 
@@ -102,8 +102,8 @@ def act(name: str, model: Path, dataset: Path, questions: Path, folder: Path, si
     flags += ["--grounding-eval-dataset", questions, "--spatial-prompt", prompt, "--output-dir", folder / name]
     flags += ["--grounding-dataset", questions, "--grounding-ratio", 0.5] if with_grounding else []
     flags += ["--learning-rate", 1e-3, "--vlm-learning-rate", 5e-4, "--action-expert-learning-rate", 1e-3]
-    flags += ["--eval-frames", 16, "--eval-on-start", True, "--similarity-samples", 8]
-    flags += ["--similarity-steps", max(1, sizes.action_steps // 5)]
+    flags += ["--eval-loss-frames", 32, "--eval-frames", 8, "--eval-on-start", True, "--similarity-samples", 8]
+    flags += ["--similarity-steps", max(1, sizes.action_steps // 4)]
     run("train-actions", *flags, *shared_flags(sizes, sizes.action_steps))
 
 

@@ -31,6 +31,8 @@ class SpatialActionConfig(TrainingArguments):
 
     > Parameters that control the evaluation during training (`eval_strategy`, `eval_steps`)
 
+        eval_loss_frames (`int`, *optional*, defaults to `1024`): held-out frames, evenly drawn, whose loss is averaged;
+            0: all.
         eval_frames (`int`, *optional*, defaults to `64`): held-out frames whose action chunks are sampled each time.
         eval_questions (`int`, *optional*, defaults to `96`): held-out questions answered by generation each time.
         eval_max_new_tokens (`int`, *optional*, defaults to `256`): longest answer, in tokens.
@@ -58,6 +60,7 @@ class SpatialActionConfig(TrainingArguments):
 
     freeze: list[str] = field(default_factory=list, metadata={"help": "names below which nothing is trained"})
     ema_decay: float | None = field(default=None, metadata={"help": "decay of a moving average of the weights"})
+    eval_loss_frames: int = field(default=1024, metadata={"help": "held-out frames whose loss is averaged; 0: all"})
     eval_frames: int = field(default=64, metadata={"help": "held-out frames whose actions are sampled"})
     eval_questions: int = field(default=96, metadata={"help": "held-out questions answered at each evaluation"})
     eval_max_new_tokens: int = field(default=256, metadata={"help": "longest answer at an evaluation, in tokens"})

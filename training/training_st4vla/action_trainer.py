@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
 from transformers.trainer_callback import TrainerCallback
 
 from modeling_st4vla import ST4VLAForActionPrediction
@@ -187,7 +187,10 @@ class SpatialActionTrainer(StrictResume):
     # Evaluation
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Held-out actions come without grounding samples beside them."""
+        """Held-out actions come without grounding samples beside them; many are thinned out evenly."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if 0 < self.args.eval_loss_frames < len(dataset):
+            eval_dataset = Subset(dataset, evenly(self.args.eval_loss_frames, len(dataset)))
         collator, self.data_collator = self.data_collator, ActionCollator(self.processing_class)
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -223,7 +226,7 @@ class SpatialActionTrainer(StrictResume):
 
         dataset = self.eval_dataset
         model = self.accelerator.unwrap_model(self.model)
-        frames = np.unique(np.linspace(0, len(dataset) - 1, self.args.eval_frames).astype(int)).tolist()
+        frames = evenly(self.args.eval_frames, len(dataset))
         with evaluation_mode(model), self.compute_loss_context_manager():
             predictions = predict_actions(
                 model,
@@ -238,6 +241,11 @@ class SpatialActionTrainer(StrictResume):
             "eval_action_mae": errors.model.mean_mae.estimate,
             "eval_action_mae_ratio": errors.mae_ratio.estimate,
         }
+
+
+def evenly(number: int, count: int) -> list[int]:
+    """At most `number` of the indices below `count`, from first to last."""
+    return np.unique(np.linspace(0, count - 1, number).astype(int)).tolist()
 
 
 def deal_to_every_process(args: SpatialActionConfig) -> None:
