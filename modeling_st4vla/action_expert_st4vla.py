@@ -197,6 +197,7 @@ class ActionExpert(nn.Module):
         num_inference_steps: int,
         guidance_scale: float,
         generator: torch.Generator | None = None,
+        action_dim_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Denoises `noise` into an action chunk with a diffusers scheduler.
@@ -207,6 +208,8 @@ class ActionExpert(nn.Module):
             scheduler: a fresh diffusers scheduler; its step state is used up by this call.
             num_inference_steps (`int`), guidance_scale (`float`): 1 skips the unconditional half.
             generator (`torch.Generator`, *optional*): for schedulers that draw noise while stepping.
+            action_dim_mask (`torch.Tensor` of shape `(batch, action_dim)`, *optional*): 0 at padded dimensions, which
+                stay 0 throughout, as in training.
 
         Returns:
             `torch.FloatTensor` of shape `(batch, chunk_size, action_dim)`, float32, normalised action space.
@@ -222,7 +225,9 @@ class ActionExpert(nn.Module):
         timestep_embeddings = self.timestep_embedder(timesteps.to(noise.device))
 
         # 2. Step from noise to actions in float32
+        kept = 1.0 if action_dim_mask is None else action_dim_mask.to(noise.device).float()[:, None]
         sample = noise.float() * float(scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else 1.0)
+        sample = sample * kept
         step_options = {"generator": generator} if generator is not None and _takes_generator(scheduler) else {}
         for index, timestep in enumerate(timesteps):
             inputs = scheduler.scale_model_input(sample, timestep) if _scales_input(scheduler) else sample
@@ -232,7 +237,7 @@ class ActionExpert(nn.Module):
             if guided:
                 conditional, unconditional = prediction.chunk(2)
                 prediction = unconditional + guidance_scale * (conditional - unconditional)
-            sample = scheduler.step(prediction, timestep, sample, return_dict=False, **step_options)[0]
+            sample = scheduler.step(prediction, timestep, sample, return_dict=False, **step_options)[0] * kept
         return sample.float()
 
 

@@ -15,6 +15,7 @@ from .action_expert_st4vla import ActionExpert, StateEncoder
 from .configuration_st4vla import ST4VLAConfig
 from .noise_schedule_st4vla import add_noise, build_scheduler, is_flow_matching, sample_timesteps, training_target
 from .query_transformer_st4vla import QueryTransformer
+from .turns_st4vla import separate_turns
 from .vision_attention_st4vla import batch_windows
 
 # Forward arguments the planner knows nothing about; `generate` drops them.
@@ -23,6 +24,7 @@ _ACTION_ONLY_INPUTS = (
     "view_mask",
     "image_sizes",
     "state",
+    "state_mask",
     "actions",
     "action_is_pad",
     "action_dim_mask",
@@ -227,10 +229,19 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
     # Planner → latent planning tokens → condition
 
     def _run_planner(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, use_cache: bool = False, **vlm_inputs: Any
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        use_cache: bool = False,
+        turn_ids: torch.Tensor | None = None,
+        **vlm_inputs: Any,
     ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
         """One planner pass without the language head: states of `planner_layers`, last hidden state, cache."""
         vlm_inputs = self._with_token_kinds(input_ids, vlm_inputs)
+        if turn_ids is not None:
+            kinds, grids = vlm_inputs["mm_token_type_ids"], vlm_inputs["image_grid_thw"]
+            separate = separate_turns(self.vlm.model, input_ids, turn_ids, attention_mask, kinds, grids)
+            attention_mask, vlm_inputs["position_ids"] = separate["attention_mask"], separate["position_ids"]
         layers, last = self.config.resolved_planner_layers, self.config.text_config.num_hidden_layers
         outputs = self.vlm.model(
             input_ids=input_ids,
@@ -265,6 +276,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         vision_pixel_values: torch.Tensor,
         view_mask: torch.Tensor | None,
         state: torch.Tensor | None,
+        state_mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """What the action expert sees: latent planning tokens, then the state token if the model has one."""
         vision_tokens = self._encode_views(vision_pixel_values)
@@ -274,7 +286,11 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         vision_mask = view_mask.bool().repeat_interleave(vision_tokens.shape[1] // views, dim=1)
         tokens = self.query_transformer(planner_states, attention_mask.bool(), vision_tokens, vision_mask)
         if state is not None:
-            tokens = torch.cat([tokens, self.state_encoder(state).to(tokens.device, tokens.dtype)], dim=1)
+            token = self.state_encoder(state).to(tokens.device, tokens.dtype)
+            if state_mask is not None:  # a sample without state: the learned "nothing known" of guidance, this token's
+                absent = self.action_expert.unconditional[-1:].to(tokens.dtype)
+                token = torch.where(state_mask.bool().to(tokens.device)[:, None, None], token, absent)
+            tokens = torch.cat([tokens, token], dim=1)
         return tokens
 
     # Losses
@@ -324,6 +340,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         if timestep is None:
             timestep = sample_timesteps(self.noise_scheduler, (batch, copies), actions.device)
         noise = noise.reshape(batch * copies, *actions.shape[1:]).float()
+        if action_dim_mask is not None:  # padded dimensions are 0 at every noise level, as they are while sampling
+            noise = noise * action_dim_mask.to(noise.device).repeat_interleave(copies, dim=0)[:, None, :]
         timestep = timestep.reshape(batch * copies)
 
         # 2. Noise the actions and predict the target of the scheduler
@@ -354,6 +372,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         actions: torch.Tensor | None = None,
         action_is_pad: torch.Tensor | None = None,
         action_dim_mask: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         grounding_inputs: dict[str, Any] | None = None,
         noise: torch.Tensor | None = None,
@@ -374,8 +393,11 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             actions (`torch.Tensor` of shape `(batch, chunk_size, action_dim)`): labels, normalised.
             action_is_pad (`torch.BoolTensor` of shape `(batch, chunk_size)`): True at steps past the episode's end.
             action_dim_mask (`torch.Tensor` of shape `(batch, action_dim)`): 0 at padded dimensions.
+            state_mask (`torch.BoolTensor` of shape `(batch,)`): False for samples that come without a state; a learned
+                token stands in for theirs.
             labels (`torch.LongTensor` of shape `(batch, length)`): -100 where not supervised.
             grounding_inputs (`dict`): a second planner batch with `labels`; both losses come from this one forward.
+                With `turn_ids`, several questions share an image; see `turns_st4vla`.
             noise (`torch.Tensor` of shape `(batch, copies, chunk_size, action_dim)` or without `copies`), timestep
                 (shape `(batch, copies)` or `(batch,)`): injected instead of drawn, for deterministic tests.
             num_items_in_batch (*optional*): divisor of the text loss instead of this batch's supervised tokens.
@@ -404,7 +426,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         if actions is not None:
             self._check_action_inputs(input_ids, vision_pixel_values, state)
             self._check_actions(actions, input_ids.shape[0])
-            condition = self._condition(states, attention_mask, vision_pixel_values, view_mask, state)
+            condition = self._condition(states, attention_mask, vision_pixel_values, view_mask, state, state_mask)
             output.latent_planning_tokens = condition[:, : self.config.num_query_tokens]
             output.action_losses = self._action_losses(
                 condition, actions, action_is_pad, action_dim_mask, noise, timestep
@@ -436,6 +458,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         guidance_scale: float | None = None,
         noise: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
+        action_dim_mask: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
         **planner_inputs: Any,
     ) -> torch.FloatTensor:
         """
@@ -445,7 +469,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             num_inference_steps (`int`, *optional*), guidance_scale (`float`, *optional*): default to the config's.
             noise (`torch.Tensor` of shape `(batch, chunk_size, action_dim)`, *optional*): the initial sample.
             generator (`torch.Generator`, *optional*): draws the initial sample when `noise` is not given.
-            others: the processor's outputs, as in `forward`.
+            action_dim_mask, state_mask, others: the processor's outputs, as in `forward`. Padded dimensions come out
+                as 0.
 
         Returns:
             `torch.FloatTensor` of shape `(batch, chunk_size, action_dim)`, float32, normalised; turn it into
@@ -454,8 +479,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         self._check_action_inputs(input_ids, vision_pixel_values, state)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states, _, _ = self._run_planner(input_ids, attention_mask, **_planner_only(planner_inputs))
-        condition = self._condition(states, attention_mask, vision_pixel_values, view_mask, state)
-        return self._denoise(condition, num_inference_steps, guidance_scale, noise, generator)
+        condition = self._condition(states, attention_mask, vision_pixel_values, view_mask, state, state_mask)
+        return self._denoise(condition, num_inference_steps, guidance_scale, noise, generator, action_dim_mask)
 
     @torch.no_grad()
     def plan(
@@ -473,6 +498,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         guidance_scale: float | None = None,
         noise: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
+        action_dim_mask: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
         **generation_options: Any,
     ) -> ST4VLAPlan:
         """
@@ -496,8 +523,8 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             mm_token_type_ids=mm_token_type_ids,
         )
         # 2. Act
-        condition = self._condition(states, attention_mask, vision_pixel_values, view_mask, state)
-        actions = self._denoise(condition, num_inference_steps, guidance_scale, noise, generator)
+        condition = self._condition(states, attention_mask, vision_pixel_values, view_mask, state, state_mask)
+        actions = self._denoise(condition, num_inference_steps, guidance_scale, noise, generator, action_dim_mask)
         # 3. Go on in text from the same cache. `generate` needs one token to start from, so the last one runs again.
         cache.crop(-1)
         sequences = self.generate(
@@ -525,6 +552,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         guidance_scale: float | None,
         noise: torch.Tensor | None,
         generator: torch.Generator | None,
+        action_dim_mask: torch.Tensor | None,
     ) -> torch.FloatTensor:
         shape = (condition.shape[0], self.config.chunk_size, self.config.action_dim)
         if noise is None:
@@ -543,6 +571,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
             self.config.num_inference_steps if num_inference_steps is None else num_inference_steps,
             float(self.config.guidance_scale if guidance_scale is None else guidance_scale),
             generator,
+            action_dim_mask,
         )
 
     # Checks

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 # Before any import of transformers or huggingface_hub: tests never ask the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["ST4VLA_CACHE"] = tempfile.mkdtemp(prefix="st4vla-tests-")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np

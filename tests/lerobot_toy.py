@@ -50,6 +50,7 @@ def write_dataset(
     columns: dict[str, int] | None = None,
     names: dict[str, Any] | None = None,
     edit: Callable[[int, dict[str, Any]], None] | None = None,
+    fps: int = FPS,
 ) -> Path:
     """Write a v2.1 dataset: one parquet file and one video per camera for each episode.
 
@@ -67,7 +68,7 @@ def write_dataset(
         frames = np.arange(start, start + length)
         data: dict[str, Any] = {key: _ramp(frames, dim) for key, dim in columns.items()}
         data |= {
-            "timestamp": pa.array((np.arange(length) / FPS).astype(np.float32)),
+            "timestamp": pa.array((np.arange(length) / fps).astype(np.float32)),
             "frame_index": list(range(length)),
             "episode_index": [episode] * length,
             "index": frames.tolist(),
@@ -78,7 +79,7 @@ def write_dataset(
             if stored_images:
                 data[camera] = [{"bytes": _png(numbered_image(number)), "path": None} for number in numbers]
             else:
-                write_video(root / f"videos/chunk-000/{camera}/episode_{episode:06d}.mp4", numbers)
+                write_video(root / f"videos/chunk-000/{camera}/episode_{episode:06d}.mp4", numbers, fps=fps)
         if edit is not None:
             edit(episode, data)
         path = root / f"data/chunk-000/episode_{episode:06d}.parquet"
@@ -113,7 +114,7 @@ def write_dataset(
             "total_videos": 0 if stored_images else len(lengths) * len(cameras),
             "total_chunks": 1,
             "chunks_size": 1000,
-            "fps": FPS,
+            "fps": fps,
             "splits": {"train": f"0:{len(lengths)}"},
             "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
             "video_path": None

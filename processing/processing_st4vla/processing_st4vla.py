@@ -33,6 +33,10 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             How the planner writes coordinates; a dialect of `spatial`.
         action_contracts (`dict[str, dict]`, *optional*):
             `ActionContract.to_dict()` per dataset key. Without one, states and actions are refused.
+        action_dim, state_dim (`int`, *optional*):
+            Widths of a model that was trained on a mixture. Actions and states of a contract with fewer dimensions are
+            filled up with zeros, which `action_dim_mask` marks; `state_mask` marks samples of a contract without
+            state. `None` fills up nothing.
 
     Raises:
         ValueError: for an unknown prompt, an image size that is no multiple of 14, or a malformed contract.
@@ -50,6 +54,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         image_size: tuple[int, int] | list[int] = (224, 224),
         grounding_dialect: str = "qwen2_5_vl",
         action_contracts: dict[str, dict[str, Any]] | None = None,
+        action_dim: int | None = None,
+        state_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
         resolve_spatial_prompt(spatial_prompt)
@@ -57,6 +63,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         self.lowercase_instruction = lowercase_instruction
         self.image_size = _checked_image_size(image_size)
         self.grounding_dialect = grounding_dialect
+        self.action_dim = action_dim
+        self.state_dim = state_dim
         self.action_contracts = {
             key: ActionContract.from_dict(contract).to_dict() for key, contract in (action_contracts or {}).items()
         }
@@ -82,14 +90,16 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             images: `[[front, wrist], ...]` views per sample; or one image per text; or one image. See `to_rgb_image`.
             text (`str` or `list[str]`): instructions, without special tokens.
             state (shape `(batch, state_dim)`, *optional*), actions (shape `(batch, chunk, action_dim)`, *optional*):
-                raw units; normalised by the action contract.
+                raw units; normalised by the action contract. Where contracts without state are mixed in, a list with
+                `None` for their samples.
             dataset_key (`str` or `list[str]`, *optional*): whose contract, when there are several.
 
         Returns:
             [`BatchFeature`] of tensors: `input_ids`, `attention_mask`, `mm_token_type_ids` (`(batch, length)`, left
             padded), `pixel_values`, `image_grid_thw` (all images in order), `vision_pixel_values`
             `(batch, views, 3, height, width)`, `view_mask` `(batch, views)`, `image_sizes` `(batch, views, 2)`
-            (original height and width), and `state`, `actions` when given.
+            (original height and width), and `state`, `actions` when given. With `action_dim` or `state_dim` also
+            `action_dim_mask` `(batch, action_dim)` and `state_mask` `(batch,)` where something is filled up.
 
         Raises:
             ValueError: naming the argument, what was expected and what was found.
@@ -110,10 +120,13 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         inputs["vision_pixel_values"], inputs["view_mask"] = stack_views(resized)
         inputs["image_sizes"] = _image_sizes(samples)
         keys = _spread(dataset_key, len(texts))
-        if state is not None:
-            inputs["state"] = self._normalize(state, keys, "state")
+        inputs.update(self._encode_state(state, keys))
         if actions is not None:
-            inputs["actions"] = self._normalize(actions, keys, "action")
+            inputs["actions"] = torch.stack(self._normalize(actions, keys, "action", self.action_dim))
+        if self.action_dim is not None and self.action_contracts:
+            dims = torch.tensor([self.contract(key).action.dim for key in keys])
+            if (dims < self.action_dim).any():
+                inputs["action_dim_mask"] = torch.arange(self.action_dim) < dims[:, None]
         return inputs
 
     def post_process_actions(self, actions: torch.Tensor | np.ndarray, dataset_key: str | None = None) -> np.ndarray:
@@ -121,7 +134,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         Normalised actions to environment units: the exact inverse of what training did.
 
         Args:
-            actions (shape `(..., action_dim)`): what `sample_actions` returns.
+            actions (shape `(..., action_dim)`): what `sample_actions` returns; filled-up dimensions are cut off.
             dataset_key (`str`, *optional*): whose contract, when there are several.
 
         Returns:
@@ -129,7 +142,10 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         """
         if isinstance(actions, torch.Tensor):
             actions = actions.detach().float().cpu().numpy()
-        return _named("actions", self.contract(dataset_key).action.unnormalize, actions)
+        contract = self.contract(dataset_key).action
+        if self.action_dim is not None and actions.shape[-1:] == (self.action_dim,):
+            actions = actions[..., : contract.dim]
+        return _named("actions", contract.unnormalize, actions)
 
     def contract(self, dataset_key: str | None = None) -> ActionContract:
         """
@@ -179,11 +195,7 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         """
         texts = _as_texts(text)
         samples = self._load_views(images, len(texts))
-        size = self.image_size if image_size == "default" else image_size
-        if size is not None:
-            sized = [[resize(view, _checked_image_size(size, multiple=1)) for view in views] for views in samples]
-        else:
-            sized = samples
+        sized = self._sized(samples, image_size)
         kinds = [kind] * len(texts) if isinstance(kind, str) else kind
         prompts = [self._question(name, words) for name, words in zip(kinds, texts, strict=True)]
         inputs = self._encode_prompts(sized, prompts, **kwargs)
@@ -191,6 +203,67 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         if answers is not None:
             self._append_answers(inputs, answers)
         return inputs
+
+    def ground_turns(
+        self,
+        images: Any,
+        text: list[list[str]],
+        kind: list[list[str]],
+        answers: list[list[GroundingResult]],
+        image_size: tuple[int, int] | list[int] | str | None = "default",
+    ) -> BatchFeature:
+        r"""
+        Training inputs for several questions about each image: the image is there once, and every turn sees it and
+        itself alone. Turn by turn the tokens are exactly those of [`ground`].
+
+        Args:
+            images: as in `ground`, one entry per image.
+            text, kind, answers (lists of lists): per image its questions, as in `ground`.
+            image_size (*optional*): as in `ground`.
+
+        Returns:
+            [`BatchFeature`] as of `ground` with `answers`, padded on the right, and `turn_ids` `(batch, length)`: 0 at
+            the image, then 1, 2, ... in the turns.
+        """
+        samples = self._load_views(images, len(text))
+        sized = self._sized(samples, image_size)
+        prompts = [
+            [self._question(name, words) for name, words in zip(names, questions, strict=True)]
+            for names, questions in zip(kind, text, strict=True)
+        ]
+        inputs = self._encode_prompts(sized, [questions[0] for questions in prompts])
+        inputs["image_sizes"] = _image_sizes(samples)
+        sizes = [model_size for _, model_size in self._first_image_sizes(inputs)]
+        rows = [
+            self._turns(ids[mask.bool()], len(views), questions, replies, size)
+            for ids, mask, views, questions, replies, size in zip(
+                inputs["input_ids"], inputs["attention_mask"], sized, prompts, answers, sizes, strict=True
+            )
+        ]
+        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": -100, "turn_ids": 0, "attention_mask": 0}
+        for name, value in padding.items():
+            columns = [row[name] for row in rows]
+            inputs[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
+        image_token = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == image_token).int()
+        return inputs
+
+    def _turns(
+        self, ids: torch.Tensor, views: int, prompts: list[str], answers: list[GroundingResult], size: tuple[int, int]
+    ) -> dict[str, torch.Tensor]:
+        # `ids` is the whole first prompt. What follows its last image is the first question; each turn replaces it.
+        image_token = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        shared = ids[: int((ids == image_token).nonzero()[-1]) + 1]
+        parts, labels = [shared], [torch.full_like(shared, -100)]
+        for prompt, answer in zip(prompts, answers, strict=True):
+            asked = self._turn(views, prompt).rsplit(self.image_token, 1)[1]
+            said = answer.to_text(dialect=self.grounding_dialect, model_size=size) + self.tokenizer.eos_token
+            question, reply = (torch.tensor(self.tokenizer(words).input_ids) for words in (asked, said))
+            parts.append(torch.cat([question, reply]))
+            labels.append(torch.cat([torch.full_like(question, -100), reply]))
+        row = {"input_ids": torch.cat(parts), "labels": torch.cat(labels)}
+        row["turn_ids"] = torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)])
+        return {**row, "attention_mask": torch.ones_like(row["input_ids"])}
 
     def post_process_grounding(
         self,
@@ -259,19 +332,25 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             for row, views in enumerate(nest_views(images, num_texts))
         ]
 
+    def _sized(self, samples: list[list[Image.Image]], image_size: Any) -> list[list[Image.Image]]:
+        size = self.image_size if image_size == "default" else image_size
+        if size is None:
+            return samples
+        return [[resize(view, _checked_image_size(size, multiple=1)) for view in views] for views in samples]
+
+    def _turn(self, views: int, prompt: str) -> str:
+        """The chat text of one user turn, images first."""
+        content = [{"type": "image"}] * views + [{"type": "text", "text": prompt}]
+        return self.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
     def _encode_prompts(self, samples: list[list[Image.Image]], prompts: list[str], **kwargs: Any) -> BatchFeature:
         """One user turn per sample, images first, left padded."""
         tensors = kwargs.pop("return_tensors", "pt")
         if tensors != "pt":
             raise ValueError(f"return_tensors: expected 'pt' with raw instructions, found {tensors!r}.")
-        turns = [
-            self.apply_chat_template(
-                [{"role": "user", "content": [{"type": "image"}] * len(views) + [{"type": "text", "text": prompt}]}],
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-            for views, prompt in zip(samples, prompts, strict=True)
-        ]
+        turns = [self._turn(len(views), prompt) for views, prompt in zip(samples, prompts, strict=True)]
         flat = [view for views in samples for view in views]
         return super().__call__(
             images=flat, text=turns, padding=True, padding_side="left", return_tensors="pt", **kwargs
@@ -307,7 +386,28 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
                     f"images: expected {len(cameras)} view(s) in the order {list(cameras)}, found {len(views)}."
                 )
 
-    def _normalize(self, values: Any, keys: list[str | None], field: str) -> torch.Tensor:
+    def _encode_state(self, state: Any, keys: list[str | None]) -> dict[str, torch.Tensor]:
+        """`state`, and `state_mask` where a contract has none; nothing where there is no state at all."""
+        if self.state_dim is None or not self.action_contracts:
+            return {} if state is None else {"state": torch.stack(self._normalize(state, keys, "state", None))}
+        has_state = [self.contract(key).state is not None for key in keys]
+        if state is None and any(has_state):
+            return {}  # the model says what it misses
+        rows = [None] * len(keys) if state is None else list(state)
+        if len(rows) != len(keys) or [row is not None for row in rows] != has_state:
+            raise ValueError(
+                f"state: expected one for every sample whose action contract declares a state ({has_state}), found "
+                f"{[row is not None for row in rows]}. Pass None for the others."
+            )
+        given = [(row, key) for row, key in zip(rows, keys, strict=True) if row is not None]
+        filled = torch.zeros(len(keys), self.state_dim)
+        if given:
+            values, of = zip(*given, strict=True)
+            filled[torch.tensor(has_state)] = torch.stack(self._normalize(values, list(of), "state", self.state_dim))
+        return {"state": filled} if all(has_state) else {"state": filled, "state_mask": torch.tensor(has_state)}
+
+    def _normalize(self, values: Any, keys: list[str | None], field: str, width: int | None) -> list[torch.Tensor]:
+        """Each sample by its own contract, filled up with zeros to `width` if there is one."""
         rows = [np.asarray(row, dtype=np.float64) for row in values]
         if len(rows) != len(keys):
             raise ValueError(f"{field}: expected one entry per sample ({len(keys)}), found {len(rows)}.")
@@ -316,8 +416,12 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
             vector: VectorContract | None = getattr(self.contract(key), field)
             if vector is None:
                 raise ValueError(f"{field}: the action contract of {key or 'this model'} declares none, found one.")
-            normalized.append(_named(field, vector.normalize, row))
-        return torch.from_numpy(np.stack(normalized))
+            missing = (width or vector.dim) - vector.dim
+            if missing < 0:
+                raise ValueError(f"{field}: {key or 'this model'} has {vector.dim} dimensions, more than {width}.")
+            ready = torch.from_numpy(_named(field, vector.normalize, row))
+            normalized.append(torch.nn.functional.pad(ready, (0, missing)))
+        return normalized
 
 
 def _named(field: str, function: Any, values: np.ndarray) -> np.ndarray:

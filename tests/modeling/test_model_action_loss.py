@@ -28,7 +28,7 @@ def test_loss_is_the_mean_over_valid_steps_dimensions_and_copies(model: Any, mak
         latent = output.latent_planning_tokens
         # By hand: noised actions of each copy, the expert's prediction, squared errors where they count.
         alphas = torch.from_numpy(squared_cosine_alphas()).float()[timestep][..., None, None]
-        noisy = alphas.sqrt() * actions[:, None] + (1 - alphas).sqrt() * noise
+        noisy = (alphas.sqrt() * actions[:, None] + (1 - alphas).sqrt() * noise) * dims[:, None, None]
         error = torch.stack(
             [(predict(model, noisy[:, k], timestep[:, k], latent) - noise[:, k]).square() for k in range(2)]
         ).mean(0)

@@ -203,3 +203,108 @@ def test_what_does_not_exist_is_named(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.fixture
+def mixture_command(tmp_path: Path) -> Callable[..., list[str]]:
+    """Words of a `train-actions` command on three datasets, with grounding data and changed images."""
+    from grounding_toy import write_schema_set
+    from mixture_toy import write_three
+
+    from training_st4vla.commands.main import main
+
+    model = tmp_path / "wide"
+    sizes = ["--action-dim", "8", "--state-dim", "8", "--chunk-size", "5"]
+    assert main(["init", "--preset", "tiny", *sizes, "--output", str(model)]) == 0
+    mixture = write_three(tmp_path / "data")
+    write_schema_set(tmp_path / "grounding")
+
+    def words(output: Path, **flags: Any) -> list[str]:
+        options = {
+            "--model": model,
+            "--mixture": mixture,
+            "--grounding-dataset": tmp_path / "grounding",
+            "--augment": True,
+            "--output-dir": output,
+            "--max-steps": 6,
+            "--per-device-train-batch-size": 4,
+            "--use-cpu": True,
+            "--disable-tqdm": True,
+            **{f"--{name.replace('_', '-')}": value for name, value in flags.items()},
+        }
+        return ["train-actions", *(str(word) for option in options.items() for word in option)]
+
+    return words
+
+
+@pytest.mark.slow
+def test_a_killed_mixture_goes_on_with_the_same_curve(
+    mixture_command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from processing_st4vla import ST4VLAProcessor
+    from training_st4vla.commands.main import main
+
+    flags = {"logging_steps": 1, "save_steps": 2}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(mixture_command(whole, **flags)) == 0
+    shown = capsys.readouterr().err
+    assert "mixture  five 20.0%, ten 40.0%, thirty 40.0% of 55 samples per epoch" in shown
+    assert "filled up with 1 dimension(s) that count for nothing" in shown
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "processing", "training")),
+    }
+    flags["dataloader_num_workers"] = 3
+    words = [sys.executable, "-m", "training_st4vla.commands.main", *mixture_command(killed, **flags)]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: any(killed.glob("checkpoint-*/trainer_state.json")) or process.poll() is not None)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "config.json").exists(), "it was killed before it finished"
+    assert main(mixture_command(killed, **flags)) == 0
+    for name in ("loss", "action_loss", "lm_loss", "grad_norm"):
+        assert history(killed, name) == history(whole, name), name
+    processor = ST4VLAProcessor.from_pretrained(killed)
+    assert sorted(processor.action_contracts) == ["five", "ten", "thirty"]
+    evaluate = ["evaluate-actions", "--model", str(killed), "--dataset", str(tmp_path / "data" / "five")]
+    assert main([*evaluate, "--device", "cpu", "--stride", "5"]) == 0
+
+
+def test_flags_about_one_dataset_are_refused_for_several(
+    mixture_command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training_st4vla.commands.main import main
+
+    words = mixture_command(tmp_path / "run")
+    alone = [word for word in words if word not in ("--mixture", words[words.index("--mixture") + 1])]
+    several = [*alone, "--dataset", str(tmp_path / "data" / "five"), str(tmp_path / "data" / "ten")]
+    for extra, message in (
+        ([*words, "--dataset", "x"], "--dataset, --mixture: expected one of them"),
+        (alone, "--dataset, --mixture: expected one of them"),
+        ([*words, "--cameras", "front"], "--cameras: belongs into the mixture file"),
+        ([*several, "--dataset-key", "x"], "--dataset-key: cannot hold for several datasets"),
+        ([*several, "--weights", "1"], "--weights: expected one for each of 2 datasets, found 1"),
+        ([*words, "--pause-dims", "0"], "--pause-dims: give --pause-threshold with it"),
+        ([*words, "--eval-dataset", "x", "--eval-dataset-key", "six"], "--eval-dataset-key: expected one of"),
+        ([*words, "--augment-crop", "2"], "augmentation, crop: expected 0.1 to 1.0, found 2.0"),
+    ):
+        assert main(extra) == 1, message
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_changed_mixture_file_does_not_resume(
+    mixture_command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training_st4vla.commands.main import main
+
+    words = mixture_command(tmp_path / "run", max_steps=1, save_strategy="no")
+    (tmp_path / "data" / "five" / "meta" / "action_contract.json").rename(tmp_path / "contract.json")
+    assert main(words) == 1  # stops after the folder was claimed: the contract is incomplete
+    assert "action contract 'five': training needs to know" in capsys.readouterr().err
+    mixture = tmp_path / "data" / "mixture.yaml"
+    mixture.write_text(mixture.read_text().replace("weight: 1", "weight: 5"))
+    assert main(words) == 1
+    assert "interrupted run with other settings (data." in capsys.readouterr().err

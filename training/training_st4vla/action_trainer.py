@@ -17,9 +17,11 @@ from processing_st4vla import ST4VLAProcessor
 from training_st4vla.action_config import SpatialActionConfig
 from training_st4vla.data.co_training import CoTrainingDataset, EpochOfData
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
+from training_st4vla.data.mixtures import has_order
 from training_st4vla.data.shuffling import ShuffledEpochs
 from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
+from training_st4vla.fit import check_fit
 from training_st4vla.freezing import freeze, freeze_unreached
 from training_st4vla.gauges import PARTS, Gauges, gradient_norms, plain_name
 from training_st4vla.gradient_similarity import GradientSimilarityCallback
@@ -84,7 +86,8 @@ class SpatialActionTrainer(StrictResume):
         freeze_unreached(model, has_text=grounding_dataset is not None)
         self.action_dataset = train_dataset
         collator: Any = ActionCollator(processing_class)
-        train_dataset = ShuffledEpochs(train_dataset, args.seed if args.data_seed is None else args.data_seed)
+        if not has_order(train_dataset):
+            train_dataset = ShuffledEpochs(train_dataset, args.seed if args.data_seed is None else args.data_seed)
         if grounding_dataset is not None:
             deal_to_every_process(args)
             train_dataset = CoTrainingDataset(train_dataset, grounding_dataset, args.grounding_ratio, args.seed)
@@ -224,19 +227,20 @@ class SpatialActionTrainer(StrictResume):
         from training_st4vla.evaluation.action_predictions import predict_actions, score_predictions
         from training_st4vla.evaluation.grounding_predictions import evaluation_mode
 
-        dataset = self.eval_dataset
+        dataset: Any = self.eval_dataset
+        processor: Any = self.processing_class
         model = self.accelerator.unwrap_model(self.model)
         frames = evenly(self.args.eval_frames, len(dataset))
         with evaluation_mode(model), self.compute_loss_context_manager():
             predictions = predict_actions(
                 model,
-                self.processing_class,
+                processor,
                 dataset,
                 frames,
                 batch_size=self.args.eval_batch_size,
                 progress=False,
             )
-        errors = score_predictions(predictions, self.processing_class.contract(dataset.dataset_key)).normalized
+        errors = score_predictions(predictions, processor.contract(dataset.dataset_key)).normalized
         return {
             "eval_action_mae": errors.model.mean_mae.estimate,
             "eval_action_mae_ratio": errors.mae_ratio.estimate,
@@ -284,35 +288,6 @@ def parameter_groups(model: Any, args: SpatialActionConfig) -> list[dict[str, An
         {"params": parameters, "lr": rates[part], "weight_decay": args.weight_decay if decayed else 0.0, "name": part}
         for (part, decayed), parameters in sorted(groups.items())
     ]
-
-
-def check_fit(model: Any, processor: ST4VLAProcessor, dataset: Any) -> None:
-    """
-    Checks a model, its processor and a dataset against each other before any training.
-
-    Raises:
-        UserError: naming the field that differs.
-    """
-    config = model.config
-    expected = {
-        "action dimension": (config.action_dim, dataset.action_dim, "st4vla init --action-dim"),
-        "chunk size": (config.chunk_size, dataset.chunk_size, "st4vla init --chunk-size"),
-        "state dimension": (config.state_dim, dataset.state_dim, "st4vla init --state-dim, or --state-keys"),
-    }
-    for field, (ours, theirs, remedy) in expected.items():
-        if ours != theirs:
-            raise UserError(f"{field}: the model has {ours}, the dataset {theirs}. Choose it with {remedy}.")
-    contract = processor.contract(dataset.dataset_key)
-    for field, ours, theirs in (
-        ("action dimension", contract.action.dim, dataset.action_dim),
-        ("cameras", list(contract.cameras), list(dataset.cameras)),
-        ("state dimension", contract.state.dim if contract.state else None, dataset.state_dim),
-    ):
-        if ours != theirs:
-            raise UserError(
-                f"{field}: the action contract {dataset.dataset_key!r} of the model says {ours}, the dataset {theirs}."
-            )
-    contract.require_known("training")
 
 
 __all__ = ["SpatialActionTrainer", "check_fit", "deal_to_every_process", "parameter_groups"]

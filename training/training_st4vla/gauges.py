@@ -56,7 +56,7 @@ def gradient_norms(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iter
             by_part.setdefault(plain_name(name).split(".", 1)[0], []).append(parameter.grad)
     for part in PARTS:
         if part in by_part:
-            norm = torch.nn.utils.get_total_norm(by_part[part])
+            norm: Any = torch.nn.utils.get_total_norm(by_part[part])
             yield part, norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 

@@ -9,7 +9,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
+from modeling_st4vla.turns_st4vla import separate_turns
 from processing_st4vla import ST4VLAProcessor
+from training_st4vla.data.co_training import EpochOfData
 from training_st4vla.data.collators import GroundingCollator
 from training_st4vla.data.length_groups import LengthGroupedEpochs
 from training_st4vla.grounding_config import SpatialGroundingConfig
@@ -60,7 +62,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             train_dataset=as_hub_dataset(train_dataset),
             eval_dataset=None if eval_dataset is None else as_hub_dataset(eval_dataset),
             processing_class=processing_class,
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), EpochOfData(train_dataset)],
             peft_config=peft_config,
             **kwargs,
         )
@@ -74,6 +76,22 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return None  # in order: an evaluation neither draws nor groups
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As TRL's; questions that share an image do not see each other."""
+        turns = inputs.pop("turn_ids", None)
+        if turns is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        mask, before = inputs["attention_mask"], self._total_train_tokens
+        planner = self.accelerator.unwrap_model(model).base_model
+        separate = separate_turns(
+            planner, inputs["input_ids"], turns, mask, inputs["mm_token_type_ids"], inputs["image_grid_thw"]
+        )
+        loss = super().compute_loss(model, {**inputs, **separate}, *args, **kwargs)
+        # TRL counted the entries of a mask; a token is a token.
+        self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(mask.sum()).sum())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The loss on the held-out set, and the scores of answers to `eval_questions` of its questions."""

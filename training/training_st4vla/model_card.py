@@ -122,9 +122,10 @@ def add_results(folder: Path, task: str, dataset: str, figures: Sequence[Measure
     if not path.is_file():
         raise UserError(f"{folder}: expected a model card README.md to write the figures into, found none.")
     card = ModelCard.load(path)
-    kept = [one for one in card.data.eval_results or [] if (one.task_type, one.dataset_name) != (task, dataset)]
-    card.data.model_name = card.data.model_name or folder.name
-    card.data.eval_results = kept + [
+    data: Any = card.data
+    kept = [one for one in data.eval_results or [] if (one.task_type, one.dataset_name) != (task, dataset)]
+    data.model_name = data.model_name or folder.name
+    data.eval_results = kept + [
         EvalResult(
             task_type=task,
             dataset_type=dataset,

@@ -131,12 +131,12 @@ def _compute(
     keys = sorted(processor.action_contracts)
     inputs = processor(images=[images], text=[INSTRUCTION], dataset_key=keys[0] if keys else None)
     inputs = inputs.to(model.device)
-    state = tensors["state"].to(model.device) if "state" in tensors else None
+    if "state" in tensors:
+        inputs["state"] = tensors["state"].to(model.device)
     was_training = model.training
     model.eval()
     plan = model.plan(
         **inputs,
-        state=state,
         noise=tensors["noise"].to(model.device),
         max_new_tokens=NEW_TOKENS,
         do_sample=False,

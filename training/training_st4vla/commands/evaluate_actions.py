@@ -9,7 +9,7 @@ import numpy as np
 
 from training_st4vla.commands.arguments import exit_with, flag
 from training_st4vla.commands.console import emit, say, write_json
-from training_st4vla.commands.data_arguments import DataArguments, open_action_dataset, settle_contract, show_dataset
+from training_st4vla.commands.data_arguments import DataArguments, show_dataset
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError, require_extra
 
@@ -47,6 +47,7 @@ def run(args: EvaluateActionsArguments) -> int:
 
 def evaluate_actions(args: EvaluateActionsArguments) -> Any:
     """The command as a function; returns the `OpenLoopResult`."""
+    from training_st4vla.data.action_mixture import open_source, settle_contracts
     from training_st4vla.evaluation.action_predictions import predict_actions, score_predictions
     from training_st4vla.loading import load_model
 
@@ -57,13 +58,14 @@ def evaluate_actions(args: EvaluateActionsArguments) -> Any:
     if args.report and Path(args.report).exists():
         raise UserError(f"--report: {args.report} exists already; choose another name.")
     model, processor = load_model(args.model, args.dtype, args.device)
-    dataset = open_action_dataset(args, model, processor)
+    source = args.source(args.dataset).unfiltered()
+    dataset = open_source(source, model.config.chunk_size, processor)
     if dataset.dataset_key not in processor.action_contracts:
         raise UserError(
             f"--dataset-key: the model has contracts for {sorted(processor.action_contracts) or 'no dataset'}, none "
             f"for {dataset.dataset_key!r}. Name the one whose units this dataset uses."
         )
-    settle_contract(args, dataset, processor, "evaluation")
+    settle_contracts([source], [dataset], processor, "evaluation")
     show_dataset(dataset, processor)
     positions = range(0, len(dataset), args.stride)
     sampling = {

@@ -180,12 +180,12 @@ def _evaluate_split(
         answers[SHUFFLED] = ask(shuffled_instructions(words, groups, args.seed), "shuffled words")
     answers[PRIOR] = prior_results(samples, _prior_samples(args))
     pool = list(whole.samples()) if args.max_samples is not None else []
+    compat: Any = args.compat
     scores = {
-        who: score_grounding(given, samples, compat=args.compat, region_source=pool)  # type: ignore[arg-type]
-        for who, given in answers.items()
+        who: score_grounding(given, samples, compat=compat, region_source=pool) for who, given in answers.items()
     }
     scored = sum(len(kind.indices) for kind in scores[MODEL].values())
-    roles = score_roles(results, samples, compat=args.compat, region_source=pool)
+    roles = score_roles(results, samples, compat=compat, region_source=pool)
     return SplitResult(name, samples, results, scores, roles, len(dataset) - scored)
 
 

@@ -13,6 +13,7 @@ def open_grounding(
     *,
     max_rows: int | None = None,
     max_samples: int | None = None,
+    questions_per_image: int | None = None,
     seed: int = 0,
     flag: str = "--dataset",
 ) -> Any:
@@ -23,26 +24,30 @@ def open_grounding(
         paths (`Sequence[str]`): folders, files or Hub ids. weights (`Sequence[float]`, *optional*): share of each.
         kinds (`Sequence[str]`, *optional*): answers to keep: `point`, `box`, `trace`, `text`.
         max_rows, max_samples (`int`, *optional*): of each set: its first rows; samples drawn evenly by `seed`.
+        questions_per_image (`int`, *optional*): deal out questions about one image together, at most so many; each
+            item is then a list.
         flag (`str`): named in errors.
 
     Raises:
         UserError: for a set without such samples, and for weights that are not one per set.
     """
-    from training_st4vla.data.grounding import open_grounding_dataset
+    from training_st4vla.data.grounding import QuestionsPerImage, open_grounding_dataset
     from training_st4vla.data.mixtures import MixtureDataset
 
     if weights is not None and len(weights) != len(paths):
         raise UserError(f"--weights: expected one for each of {len(paths)} datasets, found {len(weights)}.")
     if len(set(paths)) != len(paths):
         raise UserError(f"{flag}: a dataset is named twice in {list(paths)}; give it a larger weight instead.")
-    parts = {}
+    parts: dict[str, Any] = {}
     for path in paths:
-        dataset = open_grounding_dataset(path, max_rows=max_rows).thin_out(max_samples, seed)
+        dataset: Any = open_grounding_dataset(path, max_rows=max_rows).thin_out(max_samples, seed)
         if kinds:
             wanted = set(kinds)
             dataset = dataset.filter(lambda sample, wanted=wanted: sample.kind in wanted)
         if not len(dataset):
             raise UserError(f"{flag}: {path} holds no sample" + (f" of {list(kinds)}." if kinds else "."))
+        if questions_per_image is not None:
+            dataset = QuestionsPerImage(dataset, questions_per_image, seed)
         parts[path] = dataset
     if len(parts) == 1:
         return dataset

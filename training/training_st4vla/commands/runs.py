@@ -12,12 +12,13 @@ from training_st4vla.errors import UserError
 RUN_FILE = "run.json"
 
 
-def start_run(args: Any, training: Any) -> Path | None:
+def start_run(args: Any, training: Any, **parts: dict[str, Any]) -> Path | None:
     """
     Checks what both stages ask of their flags, and prepares the run's folder; see `claim_run_folder`.
 
     Args:
-        args: flags of the command, with `model` and `dtype`. training (`TrainingArguments`).
+        args: flags of the command, with `model` and `dtype`. training (`TrainingArguments`). parts: what else decides
+            what the run computes, such as the content of files that flags name.
     """
     if not args.model:
         raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
@@ -26,7 +27,7 @@ def start_run(args: Any, training: Any) -> Path | None:
     # One process after the other: a folder that the first is just claiming looks occupied to the others.
     with training.main_process_first(desc="claiming the run's folder"):
         return claim_run_folder(
-            Path(training.output_dir), {"arguments": asdict(args), "training": run_identity(training)}
+            Path(training.output_dir), {"arguments": asdict(args), "training": run_identity(training), **parts}
         )
 
 
@@ -63,8 +64,8 @@ def claim_run_folder(output: Path, identity: dict[str, Any]) -> Path | None:
         changed = sorted(
             f"{part}.{key}"
             for part in identity
-            for key in identity[part]
-            if identity[part][key] != earlier[part].get(key)
+            for key in {**identity[part], **earlier.get(part, {})}
+            if identity[part].get(key) != earlier.get(part, {}).get(key)
         )
         if changed:
             raise UserError(

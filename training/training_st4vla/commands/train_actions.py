@@ -1,26 +1,23 @@
-"""`st4vla train-actions`: stage 2 on a LeRobot dataset."""
+"""`st4vla train-actions`: stage 2 on one LeRobot dataset or a mixture of them."""
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.augment_arguments import AugmentFlags
 from training_st4vla.commands.console import emit, say
-from training_st4vla.commands.data_arguments import (
-    DataArguments,
-    open_action_dataset,
-    settle_contract,
-    show_dataset,
-)
+from training_st4vla.commands.data_arguments import DataFlags
 from training_st4vla.commands.grounding_arguments import open_grounding
 from training_st4vla.commands.main import Command
+from training_st4vla.commands.mixture_arguments import MixtureFlags, find_source, show_mixture, sources_of
 from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
 
 
 @dataclass
-class TrainActionsArguments(DataArguments):
+class TrainActionsArguments(MixtureFlags, DataFlags, AugmentFlags):
     """Flags of `st4vla train-actions`, beside those of training."""
 
     model: str = flag("model to start from: folder or Hub id", "")
@@ -33,6 +30,9 @@ class TrainActionsArguments(DataArguments):
     grounding_weights: list[float] | None = flag("share of each grounding dataset; by count without it", None)
     eval_dataset: str | None = flag(
         "held-out LeRobot dataset: loss and open-loop error every --eval-steps, beside trivial baselines", None
+    )
+    eval_dataset_key: str | None = flag(
+        "in a mixture: the dataset key whose contract and columns the held-out dataset has", None
     )
     grounding_eval_dataset: str | None = flag("held-out grounding dataset, scored by generation as well", None)
     lora_rank: int | None = flag(
@@ -69,20 +69,25 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
     """
     if args.eval_dataset is None and training.eval_strategy != "no":
         raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
+    sources = sources_of(args)
+    args.augmentation()
+    if args.eval_dataset:
+        find_source(sources, args.eval_dataset_key)
     if args.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             training.output_dir = scratch
             return _dry_run(args, training)
-    checkpoint = start_run(args, training)
+    checkpoint = start_run(args, training, data={source.dataset: asdict(source) for source in sources})
     trainer, processor, attention = _build(args, training)
     if trainer.is_world_process_zero():
-        show_dataset(trainer.action_dataset, processor)
+        show_mixture(trainer.action_dataset, processor)
         trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
             f"training {trained / 1e6:.2f} M parameters on {training.device}, {args.dtype}, {attention} attention"
             + (f", from {checkpoint.name}" if checkpoint else "")
         )
-    return complete_run(trainer, processor, args, checkpoint)
+    named = replace(args, dataset=[source.dataset for source in sources])
+    return complete_run(trainer, processor, named, checkpoint)
 
 
 def _dry_run(args: TrainActionsArguments, training: Any) -> None:
@@ -103,36 +108,54 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     if args.spatial_prompt is not None:
         processor.spatial_prompt = args.spatial_prompt
-    dataset = open_action_dataset(args, model, processor)
-    settle_contract(args, dataset, processor, "training")
-    held_out = args.eval_dataset and open_action_dataset(
-        replace(args, dataset=args.eval_dataset, dataset_key=dataset.dataset_key, episodes=None, max_frames=None),
-        model,
-        processor,
-    )
+    actions, held_out, grounding = _open_data(args, training, model, processor)
+    questions = None
+    if args.grounding_eval_dataset is not None:
+        questions = open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset")
     beside = [part for part in PARTS if part != "vlm" and hasattr(model, part) and part not in training.freeze]
     trainer = SpatialActionTrainer(
         model=model,
         args=training,
-        train_dataset=dataset,
+        train_dataset=actions,
         eval_dataset=held_out,
-        grounding_dataset=args.grounding_dataset
-        and open_grounding(
-            args.grounding_dataset, args.grounding_weights, seed=training.seed, flag="--grounding-dataset"
-        ),
-        grounding_eval_dataset=args.grounding_eval_dataset
-        and open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset"),
+        grounding_dataset=grounding,
+        grounding_eval_dataset=questions,
         processing_class=processor,
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank, beside),
     )
     return trainer, processor, attention
 
 
+def _open_data(args: TrainActionsArguments, training: Any, model: Any, processor: Any) -> tuple[Any, Any, Any]:
+    """Training samples, held-out samples and grounding samples; the processor learns their contracts."""
+    from training_st4vla.data.action_mixture import fill_up, mix, open_source, settle_contracts
+    from training_st4vla.data.augmentation import AugmentedDataset
+
+    sources, augmentation, chunk = sources_of(args), args.augmentation(), model.config.chunk_size
+    datasets = [open_source(source, chunk, processor, args.stream) for source in sources]
+    fill_up(processor, model.config, datasets)
+    settle_contracts(sources, datasets, processor, "training")
+    actions: Any = mix(sources, datasets, training.seed, args.stream_window if args.stream else None)
+    held_out = grounding = None
+    if args.eval_dataset:
+        source = find_source(sources, args.eval_dataset_key)
+        held_out = open_source(replace(source, dataset=args.eval_dataset), chunk, processor)
+    if args.grounding_dataset:
+        grounding = open_grounding(
+            args.grounding_dataset, args.grounding_weights, seed=training.seed, flag="--grounding-dataset"
+        )
+    if augmentation is not None:
+        actions = AugmentedDataset(actions, augmentation, training.seed)
+        grounding = grounding and AugmentedDataset(grounding, augmentation, training.seed + 1)
+    return actions, held_out, grounding
+
+
 COMMAND = Command(
     name="train-actions",
     arguments=arguments,
     run=run,
-    description="Fine-tunes a model on a LeRobot dataset. Run the same command again to resume after an interruption.",
+    description="Fine-tunes a model on LeRobot data, one dataset or a mixture. Run the same command again to resume "
+    "after an interruption.",
 )
 
 if __name__ == "__main__":

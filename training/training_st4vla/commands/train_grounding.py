@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.augment_arguments import AugmentFlags
 from training_st4vla.commands.console import say
 from training_st4vla.commands.grounding_arguments import open_grounding
 from training_st4vla.commands.main import Command
@@ -12,8 +13,8 @@ from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
 
 
-@dataclass
-class TrainGroundingArguments:
+@dataclass(kw_only=True)
+class TrainGroundingArguments(AugmentFlags):
     """Flags of `st4vla train-grounding`, beside those of training."""
 
     dataset: list[str] = flag("grounding datasets: folders, files or Hub ids")
@@ -22,6 +23,11 @@ class TrainGroundingArguments:
     kinds: list[str] | None = flag("answers to train on: point, box, trace, text; all without it", None)
     max_rows: int | None = flag("use only the first so many rows", None)
     max_samples: int | None = flag("use at most so many samples, drawn evenly over the set by the seed", None)
+    questions_per_image: int | None = flag(
+        "up to so many questions about an image in one sequence: it is encoded once, and the loss is that of separate "
+        "questions; a batch then counts images. Separate sequences without it",
+        None,
+    )
     eval_dataset: str | None = flag(
         "held-out grounding dataset: scored by generation every --eval-steps, with pictures", None
     )
@@ -62,6 +68,7 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
 
     if args.eval_dataset is None and training.eval_strategy != "no":
         raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
+    augmentation = args.augmentation()
     checkpoint = start_run(args, training)
     dataset = open_grounding(
         args.dataset,
@@ -69,11 +76,18 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         args.kinds,
         max_rows=args.max_rows,
         max_samples=args.max_samples,
+        questions_per_image=args.questions_per_image,
         seed=training.seed,
     )
-    held_out = args.eval_dataset and open_grounding(
-        [args.eval_dataset], kinds=args.kinds, max_samples=training.eval_questions, flag="--eval-dataset"
-    )
+    if augmentation is not None:
+        from training_st4vla.data.augmentation import AugmentedDataset
+
+        dataset = AugmentedDataset(dataset, augmentation, training.seed)
+    held_out = None
+    if args.eval_dataset is not None:
+        held_out = open_grounding(
+            [args.eval_dataset], kinds=args.kinds, max_samples=training.eval_questions, flag="--eval-dataset"
+        )
     attention = training_attention(args.attn_implementation, training)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     trainer = SpatialGroundingTrainer(
@@ -85,8 +99,10 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank),
     )
     if trainer.is_world_process_zero():
-        trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} questions an epoch")
+        planner: Any = trainer.model
+        trained = sum(p.numel() for p in planner.parameters() if p.requires_grad)
+        unit = "questions" if args.questions_per_image is None else "groups of questions"
+        say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} {unit} an epoch")
         say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention")
     return complete_run(trainer, processor, args, checkpoint)
 

@@ -22,14 +22,14 @@ class ActionCollator:
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """
         Returns:
-            What `ST4VLAProcessor.__call__` returns, with `actions`, `action_is_pad` `(batch, chunk)` and, if the
-            samples have one, `state`.
+            What `ST4VLAProcessor.__call__` returns, with `actions`, `action_is_pad` `(batch, chunk)`, and `state` if a
+            sample has one. Samples of a mixture may differ in dimensions, cameras and state.
         """
         states = [sample["state"] for sample in samples]
         inputs = self.processor(
             images=[sample["images"] for sample in samples],
             text=[sample["instruction"] for sample in samples],
-            state=None if states[0] is None else states,
+            state=None if all(state is None for state in states) else states,
             actions=[sample["actions"] for sample in samples],
             dataset_key=[sample["dataset_key"] for sample in samples],
         )
@@ -40,7 +40,8 @@ class ActionCollator:
 
 class GroundingCollator:
     """
-    Batches of grounding samples `{image, instruction, kind, answer}` with completion-only labels.
+    Batches of grounding samples `{image, instruction, kind, answer}` with completion-only labels; or of lists of
+    samples about one image each, as [`~training_st4vla.data.grounding.QuestionsPerImage`] gives them.
 
     Args:
         processor ([`ST4VLAProcessor`]).
@@ -49,17 +50,28 @@ class GroundingCollator:
     def __init__(self, processor: ST4VLAProcessor) -> None:
         self.processor = processor
 
-    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, samples: list[dict[str, Any]] | list[list[dict[str, Any]]]) -> dict[str, Any]:
         """Returns the planner's inputs and `labels`; one batch may mix kinds."""
+        inputs = self._together(samples) if isinstance(samples[0], list) else self._alone(samples)
+        del inputs["image_sizes"]
+        return dict(inputs)
+
+    def _together(self, groups: list[Any]) -> Any:
+        return self.processor.ground_turns(
+            images=[[group[0]["image"]] for group in groups],
+            text=[[sample["instruction"] for sample in group] for group in groups],
+            kind=[[sample["kind"] for sample in group] for group in groups],
+            answers=[[sample["answer"] for sample in group] for group in groups],
+        )
+
+    def _alone(self, samples: list[Any]) -> Any:
         answers: list[GroundingResult] = [sample["answer"] for sample in samples]
-        inputs = self.processor.ground(
+        return self.processor.ground(
             images=[[sample["image"]] for sample in samples],
             text=[sample["instruction"] for sample in samples],
             kind=[sample["kind"] for sample in samples],
             answers=answers,
         )
-        del inputs["image_sizes"]
-        return dict(inputs)
 
 
 class CoTrainingCollator:

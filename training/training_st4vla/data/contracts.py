@@ -1,14 +1,15 @@
 """The action contract of a dataset: what its columns say, what its numbers show, and what the user declares."""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from processing_st4vla import ActionContract, BinaryLevels, VectorContract
 from processing_st4vla.normalization import UNKNOWN
 from training_st4vla.data.action_dataset import LeRobotActionDataset
+from training_st4vla.data.lerobot_metadata import DatasetInfo
 from training_st4vla.data.statistics import compute_statistics
 from training_st4vla.errors import UserError
 
@@ -24,6 +25,7 @@ DECLARED_FIELDS = (
     "gripper_polarity",
     "control_hz",
     "normalization",
+    "binary",
     "cameras",
 )
 
@@ -41,20 +43,28 @@ def read_declaration(path: Path) -> dict[str, Any]:
         declared = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"--contract: {path} is not valid JSON: {error}.") from error
+    return check_declaration(declared, f"--contract: {path}")
+
+
+def check_declaration(declared: Any, where: str) -> dict[str, Any]:
+    """
+    Returns what was declared if it is a mapping with keys of `DECLARED_FIELDS`.
+
+    Args:
+        declared (`dict`). where (`str`): how the error names its place.
+    """
     unknown = sorted(set(declared) - set(DECLARED_FIELDS)) if isinstance(declared, dict) else [type(declared).__name__]
     if unknown:
-        raise UserError(
-            f"--contract: {path} holds {unknown}; expected an object with keys of {list(DECLARED_FIELDS)}."
-        )
+        raise UserError(f"{where} holds {unknown}; expected an object with keys of {list(DECLARED_FIELDS)}.")
     return declared
 
 
-def shipped_declaration(dataset: LeRobotActionDataset) -> dict[str, Any]:
+def shipped_declaration(dataset: LeRobotActionDataset | DatasetInfo) -> dict[str, Any]:
     """What the dataset's author declared in `DECLARATION_FILE`, if there is such a file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    info = dataset.info
+    info = dataset.info if isinstance(dataset, LeRobotActionDataset) else dataset
     if info.root is not None:
         path = info.root / DECLARATION_FILE
         return read_declaration(path) if path.is_file() else {}
@@ -65,24 +75,41 @@ def shipped_declaration(dataset: LeRobotActionDataset) -> dict[str, Any]:
     return read_declaration(Path(fetched))
 
 
-def build_contract(dataset: LeRobotActionDataset, declared: dict[str, Any] | None = None) -> ActionContract:
+def build_contract(
+    datasets: LeRobotActionDataset | Sequence[LeRobotActionDataset],
+    declared: dict[str, Any] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> ActionContract:
     """
-    The contract of `dataset`: statistics and two-valued dimensions from its numbers, rate and cameras from its
-    metadata, the rest from `declared`; fields that nobody declared are `unknown`.
+    The contract of a dataset, or of several that share one: statistics and two-valued dimensions from their numbers,
+    rate and cameras from their metadata, the rest from `declared`; fields that nobody declared are `unknown`.
 
     A dimension with exactly two values in the whole selection becomes `binary` (a gripper command, usually); the
     others use `q99`, or the mode that `declared["normalization"]` names (one for all, or one per dimension).
+    `declared["binary"]` gives the levels of dimensions, by name or number, whose numbers do not show them.
+
+    Args:
+        cache_dir (*optional*): where statistics are kept, see [`compute_statistics`].
+
+    Raises:
+        UserError: for datasets that differ in names, chunk, rate or cameras, and for declared modes that do not fit.
     """
     declared = declared or {}
-    statistics = compute_statistics(dataset)
-    actions = dataset.raw_actions()
-    binary = {index: levels for index in range(actions.shape[1]) if (levels := find_levels(actions[:, index]))}
+    parts = [datasets] if isinstance(datasets, LeRobotActionDataset) else list(datasets)
+    _require_alike(parts)
+    dataset = parts[0]
+    statistics = compute_statistics(parts, cache_dir)
+    binary = {
+        index: BinaryLevels(threshold=(levels[0] + levels[1]) / 2, low=levels[0], high=levels[1])
+        for index, levels in enumerate(statistics["action_levels"])
+        if levels
+    }
+    for name, levels in (declared.get("binary") or {}).items():
+        binary[dimension(dataset.action_names, name, "binary")] = BinaryLevels(**levels)
     state = None
     if dataset.state_names:
         state = _vector(dataset.state_names, statistics["state"], declared.get("state_units"), "q99", {})
-    gripper_dims = declared.get("gripper_dims")
-    if gripper_dims is None:
-        gripper_dims = [index for index, name in enumerate(dataset.action_names) if "gripper" in name.lower()]
+    gripper = gripper_dims(dataset.action_names, declared)
     return ActionContract(
         action=_vector(
             dataset.action_names,
@@ -92,21 +119,60 @@ def build_contract(dataset: LeRobotActionDataset, declared: dict[str, Any] | Non
             binary,
         ),
         state=state,
-        representation=declared.get("representation") or detect_representation(dataset.action_keys),
+        representation="delta" if dataset.delta_dims else representation(dataset.action_keys, declared),
         frame=declared.get("frame", UNKNOWN),
         rotation=declared.get("rotation", UNKNOWN),
-        gripper_dims=tuple(gripper_dims),
-        gripper_polarity=declared.get("gripper_polarity", UNKNOWN if gripper_dims else "none"),
+        gripper_dims=tuple(gripper),
+        gripper_polarity=declared.get("gripper_polarity", UNKNOWN if gripper else "none"),
         control_hz=float(declared.get("control_hz", dataset.fps)),
         chunk_size=dataset.chunk_size,
         cameras=tuple(declared.get("cameras", dataset.cameras)),
     )
 
 
+def gripper_dims(names: Sequence[str], declared: dict[str, Any]) -> list[int]:
+    """The dimensions that drive a gripper: declared, else those named so."""
+    if declared.get("gripper_dims") is not None:
+        return list(declared["gripper_dims"])
+    return [index for index, name in enumerate(names) if "gripper" in name.lower()]
+
+
+def representation(keys: Sequence[str], declared: dict[str, Any]) -> str:
+    """How the recorded actions are meant: declared, else told by the columns' names, else `unknown`."""
+    return declared.get("representation") or detect_representation(keys)
+
+
+def dimension(names: Sequence[str], name: str | int, field: str) -> int:
+    """
+    The index of a dimension that is given by name or number.
+
+    Raises:
+        UserError: when there is no such one.
+    """
+    if str(name) in names:
+        return list(names).index(str(name))
+    if str(name).isdigit() and int(name) < len(names):
+        return int(name)
+    raise UserError(f"{field}: expected one of {list(names)} or a number below {len(names)}, found {name!r}.")
+
+
+def _require_alike(parts: list[LeRobotActionDataset]) -> None:
+    first = parts[0]
+    for part in parts[1:]:
+        for field in ("action_names", "state_names", "cameras", "fps", "chunk_size", "delta_dims"):
+            ours, theirs = getattr(first, field), getattr(part, field)
+            if ours != theirs:
+                raise UserError(
+                    f"dataset key {first.dataset_key!r}: datasets that share an action contract must agree, but "
+                    f"{field} is {ours} in {first.info.source} and {theirs} in {part.info.source}. Give them "
+                    "different dataset keys."
+                )
+
+
 def declare(contract: ActionContract, declared: dict[str, Any]) -> ActionContract:
     """`contract` with declared fields filled in; statistics and normalisation stay as they were trained."""
     value = contract.to_dict()
-    refused = sorted(set(declared) & {"normalization"})
+    refused = sorted(set(declared) & {"normalization", "binary"})
     if refused:
         raise UserError(f"--contract: {refused} cannot change for a model that already has this contract.")
     for field in ("representation", "frame", "rotation", "gripper_dims", "gripper_polarity", "control_hz", "cameras"):
@@ -118,19 +184,10 @@ def declare(contract: ActionContract, declared: dict[str, Any]) -> ActionContrac
     return ActionContract.from_dict(value)
 
 
-def detect_representation(action_keys: list[str]) -> str:
+def detect_representation(action_keys: Sequence[str]) -> str:
     """`delta` when every continuous action column says so in its name; otherwise not guessed."""
     continuous = [key for key in action_keys if "gripper" not in key.lower()]
     return "delta" if continuous and all("delta" in key.lower() for key in continuous) else UNKNOWN
-
-
-def find_levels(values: np.ndarray) -> BinaryLevels | None:
-    """The two levels of a column `[N]` that holds exactly two values, or `None`."""
-    levels = np.unique(values)
-    if len(levels) != 2:
-        return None
-    low, high = float(levels[0]), float(levels[1])
-    return BinaryLevels(threshold=(low + high) / 2, low=low, high=high)
 
 
 def contract_template(contract: ActionContract) -> str:
@@ -172,10 +229,13 @@ def _vector(
 
 __all__ = [
     "build_contract",
+    "check_declaration",
     "contract_template",
     "declare",
     "detect_representation",
-    "find_levels",
+    "dimension",
+    "gripper_dims",
     "read_declaration",
+    "representation",
     "shipped_declaration",
 ]

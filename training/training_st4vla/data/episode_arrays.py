@@ -39,15 +39,23 @@ class EpisodeStore:
         reader: The dataset.
         action_keys: Columns joined into the action vector, in order.
         state_keys: Columns joined into the state vector, in order; may be empty.
+        delta_dims: Action dimensions that become their difference from the frame before; row 0 of these is 0 and
+            stands for nothing.
         max_episodes: Number of episodes kept.
     """
 
     def __init__(
-        self, reader: DatasetReader, action_keys: Sequence[str], state_keys: Sequence[str], max_episodes: int = 256
+        self,
+        reader: DatasetReader,
+        action_keys: Sequence[str],
+        state_keys: Sequence[str],
+        delta_dims: Sequence[int] = (),
+        max_episodes: int = 256,
     ) -> None:
         self.reader = reader
         self.action_keys = list(action_keys)
         self.state_keys = list(state_keys)
+        self.delta_dims = list(delta_dims)
         self.max_episodes = max_episodes
         self._arrays: OrderedDict[int, EpisodeArrays] = OrderedDict()
 
@@ -75,13 +83,16 @@ class EpisodeStore:
             name: np.concatenate([self._column(table, key, episode) for key in group], axis=1) if group else None
             for name, group in (("actions", self.action_keys), ("state", self.state_keys))
         }
+        actions: Any = joined["actions"]
+        moved = actions[:, self.delta_dims]
+        actions[:, self.delta_dims] = np.diff(moved, axis=0, prepend=moved[:1])
         if has_time:
             timestamps = self._column(table, "timestamp", episode, dtype=np.float64)[:, 0]
         else:
             timestamps = np.arange(episode.length) / self.reader.info.fps
         task_index = self._column(table, "task_index", episode, dtype=np.int64)[:, 0]
         self._check_tasks(task_index, episode)
-        return EpisodeArrays(joined["actions"], joined["state"], timestamps, task_index)  # pyright: ignore[reportArgumentType]
+        return EpisodeArrays(actions, joined["state"], timestamps, task_index)  # pyright: ignore[reportArgumentType]
 
     def _column(self, table: "pa.Table", key: str, episode: Episode, dtype: Any = np.float32) -> np.ndarray:
         feature = self.reader.info.features.get(key)

@@ -8,7 +8,7 @@ import numpy as np
 
 from training_st4vla.data.errors import DataError, explain
 from training_st4vla.data.lerobot_metadata import Episode
-from training_st4vla.data.readers import DatasetReader
+from training_st4vla.data.readers import DatasetReader, fetch_video
 from training_st4vla.data.video import VideoCache
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class FrameSource:
         """
         if self.reader.info.features[camera].dtype == "video":
             segment = self.reader.video(episode, camera)
-            return self._videos.frame_at(segment.path, segment.start + timestamp)
+            path = fetch_video(self.reader.info, segment.path)
+            return self._videos.frame_at(path, segment.start + timestamp)
         return self._stored_image(episode, camera, row)
 
     def _stored_image(self, episode: Episode, camera: str, row: int) -> np.ndarray:

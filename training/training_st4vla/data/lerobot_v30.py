@@ -23,12 +23,13 @@ class LeRobotV30Reader:
     Args:
         info: From `open_dataset_info`.
         episodes: Episode numbers in the wanted order, or None for all.
+        download_videos: Whether to bring the videos of a Hub dataset.
 
     Raises:
         DataError: LeRobot cannot open the dataset, or the selection does not fit.
     """
 
-    def __init__(self, info: DatasetInfo, episodes: list[int] | None) -> None:
+    def __init__(self, info: DatasetInfo, episodes: list[int] | None, download_videos: bool = True) -> None:
         self.info = info
         if info.root is not None:
             _require_metadata(info.root)
@@ -43,7 +44,7 @@ class LeRobotV30Reader:
             # LeRobot would look for missing files on the Hub and write them into the folder.
             cameras = [key for key, feature in info.features.items() if feature.dtype == "video"]
             require_files(self, cameras, remedy="LeRobot needs the videos of all cameras: copy the dataset again.")
-        dataset = _call_lerobot(info, _open_dataset, None if episodes is None else sorted(episodes))
+        dataset = _call_lerobot(info, _open_dataset, None if episodes is None else sorted(episodes), download_videos)
         self.root = Path(dataset.root)
         self._data = dataset.hf_dataset.with_format("arrow")
         self._first_row = _first_rows(self._data)
@@ -87,7 +88,7 @@ def _open_metadata(info: DatasetInfo) -> Any:
     return LeRobotDatasetMetadata(_repo_id(info), root=info.root, revision=info.revision)
 
 
-def _open_dataset(info: DatasetInfo, episodes: list[int] | None) -> Any:
+def _open_dataset(info: DatasetInfo, episodes: list[int] | None, download_videos: bool) -> Any:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     return LeRobotDataset(
@@ -97,6 +98,7 @@ def _open_dataset(info: DatasetInfo, episodes: list[int] | None) -> Any:
         revision=info.revision,
         video_backend="pyav",
         return_uint8=True,
+        download_videos=download_videos,
     )
 
 

@@ -6,10 +6,11 @@ any number of workers or processes sees the same samples in the same order, and 
 - In an epoch of `n` draws, part `j` is drawn `weight_j * n` times, rounded by largest remainders, and the draws are
   shuffled.
 - The draws of a part walk through a permutation of it, a new one each time it is used up, and go on across epochs: no
-  sample is seen a second time before all the others of its part were seen once.
+  sample is seen a second time before all the others of its part were seen once. A part may have permutations of its
+  own (a method `permutation(seed, lap)`), for data that are read well in some orders only.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -56,8 +57,16 @@ def apportion(shares: Mapping[str, float], number: int) -> dict[str, int]:
     return draws
 
 
-def walk(count: int, seed: tuple[int, ...], start: int, number: int) -> np.ndarray:
+Permutation = Callable[[tuple[int, ...], int], np.ndarray]
+
+
+def walk(
+    count: int, seed: tuple[int, ...], start: int, number: int, permutation: Permutation | None = None
+) -> np.ndarray:
     """Draws `start ... start + number - 1` of an endless walk through seeded permutations of `count` items.
+
+    Args:
+        permutation: Of a seed and the lap's number; None: evenly random.
 
     Returns:
         int64 `[number]`, each from 0 to `count - 1`; every `count` draws from a multiple of `count` on are a
@@ -66,14 +75,18 @@ def walk(count: int, seed: tuple[int, ...], start: int, number: int) -> np.ndarr
     if number == 0:
         return np.zeros(0, dtype=np.int64)
     first, last = start // count, (start + number - 1) // count
-    laps = [np.random.default_rng((*seed, lap)).permutation(count) for lap in range(first, last + 1)]
+    if permutation is None:
+        laps = [np.random.default_rng((*seed, lap)).permutation(count) for lap in range(first, last + 1)]
+    else:
+        laps = [permutation(seed, lap) for lap in range(first, last + 1)]
     return np.concatenate(laps)[start - first * count :][:number]
 
 
 class MixtureDataset(Dataset):
     """Map-style datasets dealt out as one; see the module's text for the order.
 
-    Trainers shuffle map-style datasets once more, which changes the order and nothing else.
+    Trainers shuffle map-style datasets once more, which changes the order and nothing else; an action trainer leaves
+    it where a part has an order of its own ([`has_order`]).
 
     Args:
         datasets: Parts by name.
@@ -141,12 +154,21 @@ class MixtureDataset(Dataset):
             positions = np.empty(len(parts), dtype=np.int64)
             for part, (name, number) in enumerate(self.draws.items()):
                 seed = (self.seed, part)
-                positions[parts == part] = walk(self.counts[name], seed, epoch * number, number)
+                own = getattr(self.datasets[name], "permutation", None)
+                positions[parts == part] = walk(self.counts[name], seed, epoch * number, number, own)
             self._plan = epoch, parts, positions
         return self._plan[1], self._plan[2]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plan": None}
+
+
+def has_order(dataset: Any) -> bool:
+    """Whether a mixture, or one that a dataset wraps, holds a part with an order of its own, to be left as it is."""
+    if isinstance(dataset, MixtureDataset):
+        return any(hasattr(part, "permutation") for part in dataset.datasets.values())
+    inner = getattr(dataset, "dataset", getattr(dataset, "actions", None))
+    return inner is not None and has_order(inner)
 
 
 class StreamingMixture(IterableDataset):
@@ -242,4 +264,4 @@ def _endless(part: Iterable[Any], skip: int, name: str) -> Iterator[Any]:
         skip %= length
 
 
-__all__ = ["MixtureDataset", "StreamingMixture", "apportion", "deal", "mixture_shares", "walk"]
+__all__ = ["MixtureDataset", "StreamingMixture", "apportion", "deal", "has_order", "mixture_shares", "walk"]

@@ -46,33 +46,69 @@ class DatasetReader(Protocol):
         ...
 
 
-def open_reader(info: DatasetInfo, *, episodes: list[int] | None, cameras: Sequence[str]) -> DatasetReader:
+def open_reader(
+    info: DatasetInfo, *, episodes: list[int] | None, cameras: Sequence[str], stream: bool = False
+) -> DatasetReader:
     """Open the reader for the dataset's version, downloading what is needed of a Hub dataset.
 
     Args:
         info: From `open_dataset_info`.
         episodes: Episode numbers to read, in this order; None for all.
         cameras: Full keys of the cameras that will be read.
+        stream: Leave the videos of a Hub dataset where they are; [`fetch_video`] brings one when it is needed.
 
     Returns:
-        The reader; every file it needs exists.
+        The reader; every file it needs exists, but the videos of a streamed dataset.
 
     Raises:
         DataError: The dataset is damaged or incomplete, or the selection does not fit it.
     """
+    stream = stream and info.root is None
     if info.version == "v2.1":
         from training_st4vla.data.lerobot_v21 import LeRobotV21Reader
 
-        reader: DatasetReader = LeRobotV21Reader(info, episodes, cameras)
+        reader: DatasetReader = LeRobotV21Reader(info, episodes, () if stream else cameras)
     else:
         from training_st4vla.data.lerobot_v30 import LeRobotV30Reader
 
-        reader = LeRobotV30Reader(info, episodes)
-    videos = [camera for camera in cameras if info.features[camera].dtype == "video"]
+        reader = LeRobotV30Reader(info, episodes, download_videos=not stream)
+    videos = [] if stream else [camera for camera in cameras if info.features[camera].dtype == "video"]
     require_files(
         reader, videos, remedy="Copy or download the dataset again, or leave them out with --episodes or --cameras."
     )
     return reader
+
+
+def fetch_video(info: DatasetInfo, path: Path) -> Path:
+    """The video at `path` of a dataset's local snapshot; downloaded into it if it is still on the Hub.
+
+    Several processes may ask for the same file: the Hub's client locks it, and one of them downloads.
+
+    Raises:
+        DataError: It cannot be downloaded.
+    """
+    if path.is_file() or info.repo_id is None:
+        return path
+    from huggingface_hub import hf_hub_download
+
+    snapshot = next(parent for parent in path.parents if parent.parent.name == "snapshots")
+    name = path.relative_to(snapshot).as_posix()
+    try:
+        # The snapshot's own commit: the same recording, whatever was pushed since.
+        fetched = hf_hub_download(
+            info.repo_id, name, repo_type="dataset", revision=snapshot.name, cache_dir=snapshot.parents[2]
+        )
+    except Exception as error:
+        raise DataError(
+            explain(
+                "A video could not be downloaded",
+                where=f"{info.repo_id}, {name}",
+                expected="a reachable Hub while a dataset is streamed",
+                found=f"{type(error).__name__}: {error}",
+                remedy="Check the network and resume the run, or train without --stream.",
+            )
+        ) from error
+    return Path(fetched)
 
 
 def require_files(reader: DatasetReader, cameras: Sequence[str], *, remedy: str) -> None:

@@ -81,7 +81,7 @@ def predict_actions(
         )
         predicted.append(processor.post_process_actions(actions, dataset.dataset_key))
         samples.extend(raw)
-    every_previous = previous_actions(dataset.raw_actions(), _episode_of_every_frame(dataset))
+    every_previous = previous_actions(dataset.raw_actions(), dataset.episode_numbers)
     return Predictions(
         predicted=np.concatenate(predicted),
         recorded=np.stack([sample["actions"] for sample in samples]),
@@ -90,12 +90,6 @@ def predict_actions(
         episodes=np.array([sample["episode_index"] for sample in samples]),
         frames=np.array([sample["frame_index"] for sample in samples]),
     )
-
-
-def _episode_of_every_frame(dataset: Any) -> np.ndarray:
-    lengths = dataset.episode_lengths
-    numbers = np.repeat(list(lengths), list(lengths.values()))
-    return numbers[: len(dataset)]
 
 
 def score_predictions(predictions: Predictions, contract: Any) -> OpenLoopResult:

@@ -106,14 +106,14 @@ class ModelPolicy:
         return np.asarray(self.processor.post_process_actions(actions, self.dataset_key), dtype=np.float64)
 
     def _state(self, observation: dict[str, Any]) -> list[np.ndarray] | None:
-        if self.model.config.state_dim is None:
+        expected = self.contract.state
+        if self.model.config.state_dim is None or expected is None:
             return None
         state = observation.get("agent_pos")
-        if state is None or state.shape[1] != self.model.config.state_dim:
+        if state is None or state.shape[1] != expected.dim:
             found = "none" if state is None else f"{state.shape[1]} numbers"
             raise UserError(
-                f"state: the model expects {self.model.config.state_dim} numbers, the environment gives {found} as "
-                "`agent_pos`."
+                f"state: the model expects {expected.dim} numbers, the environment gives {found} as `agent_pos`."
             )
         return list(state)
 

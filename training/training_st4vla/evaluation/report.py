@@ -209,7 +209,8 @@ class Report:
         axes = plot.get_axes()[0]
         image, width, height = _encode(plot, 0)  # draws, so that the panels have their places
         place = axes.get_position()
-        extent = (float(place.x0), float(place.x1), *(float(value) for value in axes.get_xlim()))
+        start, end = axes.get_xlim()
+        extent = (float(place.x0), float(place.x1), float(start), float(end))
         picture = f'<img src="{image}" alt="{escape(caption)}" width="{width}" height="{height}">'
         self._body.append(film_figure(video, picture, extent, fps, _caption(caption)))
         self._has_film = True

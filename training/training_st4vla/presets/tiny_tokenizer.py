@@ -2,7 +2,7 @@
 
 import itertools
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 # Qwen's control tokens, in Qwen's order.
@@ -46,6 +46,12 @@ _COLOURS = ["red", "green", "blue", "yellow", "orange", "purple", "pink", "brown
 _SHAPES = [
     "cube",
     "block",
+    "brick",
+    "puck",
+    "zone",
+    "object",
+    "container",
+    "gripper",
     "ball",
     "cylinder",
     "cone",
@@ -73,8 +79,33 @@ _FRAMES = (
     "place the {a} between the {b} and the second {a} from the right",
     "first open the drawer, then put the {a} into it",
     "point to the free space on the {b}",
+    "the {a}",
     "Locate the {a}. Where is the {a} behind the {b}?",
 )
+
+
+# Texts that never vary are one token each: they carry nothing to learn, and would be most of a short question.
+_ANSWER_PARTS = (
+    '[{"bbox_2d": [',
+    '[{"point_2d": [',
+    '[{"trace_2d": [[',
+    '"}, {"bbox_2d": [',
+    '"}, {"point_2d": [',
+    ']], "label": "',
+    '], "label": "',
+    '"}]',
+    "], [",
+    ", ",
+)
+
+
+def _fixed_texts() -> list[str]:
+    """The invariable parts of questions, prompts and answers."""
+    from processing_st4vla import GROUNDING_QUESTIONS, SPATIAL_PROMPTS
+
+    templates = (*SPATIAL_PROMPTS.values(), *GROUNDING_QUESTIONS.values())
+    around = {part for template in templates for part in template.split("{instruction}") if len(part) > 1}
+    return [*sorted(around), *_ANSWER_PARTS]
 
 
 def _corpus() -> list[str]:
@@ -117,12 +148,13 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=VOCABULARY_SIZE - len(_fixed_texts()),
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer=trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _fixed_texts()])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",

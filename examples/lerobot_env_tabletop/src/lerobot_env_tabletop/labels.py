@@ -84,7 +84,7 @@ class CameraLabels:
 
 @dataclass(frozen=True)
 class _View:
-    """A segmentation with the means to ask about it."""
+    """A segmentation of :data:`FINE` times the image's size, with the means to ask about points of the image."""
 
     labels: np.ndarray
     table: np.ndarray
@@ -92,10 +92,10 @@ class _View:
     items: tuple[Item, ...]
 
     def pixel(self, point: np.ndarray) -> tuple[int, int] | None:
-        """Row and column under a projected point, None outside the image."""
+        """Row and column of the segmentation under a point of the image, None outside the image."""
         if not np.isfinite(point).all() or not bool(self.pose.contains(point)):
             return None
-        return int(point[1]), int(point[0])
+        return int(FINE * point[1]), int(FINE * point[0])
 
     def in_item(self, index: int, point: np.ndarray) -> Point | None:
         """The point if it lies in the item's visible part, else the centre of the nearest pixel that does."""
@@ -105,36 +105,35 @@ class _View:
         rows, columns = np.nonzero(self.labels == index)
         if not len(rows) or not np.isfinite(point).all():
             return None
-        best = int(np.argmin((columns + 0.5 - point[0]) ** 2 + (rows + 0.5 - point[1]) ** 2))
-        return float(columns[best]) + 0.5, float(rows[best]) + 0.5
+        x, y = (columns + 0.5) / FINE, (rows + 0.5) / FINE
+        best = int(np.argmin((x - point[0]) ** 2 + (y - point[1]) ** 2))
+        return float(x[best]), float(y[best])
 
     def on_table(self, point: np.ndarray) -> bool:
         pixel = self.pixel(point)
         return pixel is not None and bool(self.table[pixel])
 
 
-def visible_items(labels: np.ndarray, fine: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:
+def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:
     """Visible boxes from a label image.
 
     Args:
-        labels: ``[H, W]``, the index into ``items`` of what each pixel shows, negative for anything else.
-        fine: The same at :data:`FINE` times the size. A sharp corner may cover no pixel's centre: boxes of whole
-            pixels miss it by more than a pixel.
+        labels: ``[FINE * H, FINE * W]``, the index into ``items`` of what each fine pixel shows, negative for anything
+            else. A sharp corner may cover no pixel's centre: boxes of whole pixels miss it by more than a pixel.
         items: The scene's items.
     """
     rows, columns = np.nonzero(labels >= 0)
     shown = labels[rows, columns]
-    counts = np.bincount(shown, minlength=len(items))
+    pixels = np.bincount(shown, minlength=len(items)) / FINE**2
     found: dict[str, Visible] = {}
-    for index in np.nonzero(counts >= max(6, labels.size * _MIN_PIXELS))[0]:
+    for index in np.nonzero(pixels >= max(6, labels.size / FINE**2 * _MIN_PIXELS))[0]:
         mine = shown == index
         x, y = columns[mine], rows[mine]
-        inner_rows, inner_columns = np.nonzero(fine == index)
-        edges = (inner_columns.min(), inner_rows.min(), inner_columns.max() + 1, inner_rows.max() + 1)
+        edges = (x.min(), y.min(), x.max() + 1, y.max() + 1)
         box: Box = tuple(float(edge) / FINE for edge in edges)  # type: ignore[assignment]
         middle = int(np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2))
-        point = (float(x[middle]) + 0.5, float(y[middle]) + 0.5)
-        found[items[index].name] = Visible(items[index], box, point, int(counts[index]))
+        point = ((float(x[middle]) + 0.5) / FINE, (float(y[middle]) + 0.5) / FINE)
+        found[items[index].name] = Visible(items[index], box, point, round(float(pixels[index])))
     return found
 
 
@@ -173,11 +172,10 @@ class Labeler:
             camera: Name of the camera.
             goal: What is being done; None leaves target and destination out.
         """
-        geoms = self._renderer.segmentation()
+        geoms = self._renderer.segmentation(FINE)
         pose = camera_pose(self._sim.model, self._sim.data, camera, self._renderer.size)
         view = _View(self._by_geom[geoms], geoms == self._table, pose, self._items)
-        fine = self._by_geom[self._renderer.segmentation(FINE)]
-        result = CameraLabels(camera, goal, visible_items(view.labels, fine, self._items))
+        result = CameraLabels(camera, goal, visible_items(view.labels, self._items))
         positions = self._sim.positions()
         if goal is not None:
             result.target = self._target(view, result, goal, positions)

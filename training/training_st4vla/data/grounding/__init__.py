@@ -6,6 +6,7 @@
 
 from training_st4vla.data.grounding.dataset import LAYOUT_NAMES, GroundingDataset, open_grounding_dataset
 from training_st4vla.data.grounding.demonstrations import GroundingRowOptions, grounding_rows
+from training_st4vla.data.grounding.questions_per_image import QuestionsPerImage
 from training_st4vla.data.grounding.schema import (
     COORDINATE_SPACES,
     GroundingSample,
@@ -22,6 +23,7 @@ __all__ = [
     "GroundingSample",
     "MaskAnswer",
     "PlainAnswer",
+    "QuestionsPerImage",
     "UndeclaredSpaceError",
     "grounding_rows",
     "open_grounding_dataset",
