@@ -31,7 +31,7 @@ class SpatialActionConfig(TrainingArguments):
 
     > Parameters that control the evaluation during training (`eval_strategy`, `eval_steps`)
 
-        eval_loss_frames (`int`, *optional*, defaults to `1024`): held-out frames, evenly drawn, whose loss is averaged;
+        eval_loss_frames (`int`, *optional*, defaults to `1024`): evenly drawn held-out frames whose loss is averaged;
             0: all.
         eval_frames (`int`, *optional*, defaults to `64`): held-out frames whose action chunks are sampled each time.
         eval_questions (`int`, *optional*, defaults to `96`): held-out questions answered by generation each time.
