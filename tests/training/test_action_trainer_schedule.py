@@ -73,8 +73,9 @@ def test_a_compiled_model_takes_the_same_steps(train: Callable[..., Any], ground
 
 def read_epoch(trainer: Any, epoch: int) -> tuple[list[tuple], list[int]]:
     """Actions and numbers of questions of every batch of an epoch."""
-    trainer.train_dataset.set_epoch(epoch)
-    batches = list(trainer.get_train_dataloader())
+    loader = trainer.get_train_dataloader()
+    loader.set_epoch(epoch)
+    batches = list(loader)
     actions = [tuple(row.flatten().tolist()) for batch in batches for row in batch["actions"]]
     questions = [len(batch["grounding_inputs"]["labels"]) if "grounding_inputs" in batch else 0 for batch in batches]
     return actions, questions
