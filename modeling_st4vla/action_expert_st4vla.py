@@ -147,12 +147,29 @@ class ActionExpert(nn.Module):
                 `condition_dropout` in training mode when `None`, nowhere in evaluation mode.
         """
         if drop is None:
-            if not self.training or self.condition_dropout == 0:
+            if not self.training:
                 return condition
+            # Also at probability 0: `unconditional` then has a gradient of zero, which sharding engines count on.
             drop = torch.rand(condition.shape[0], device=condition.device) < self.condition_dropout
         return torch.where(drop[:, None, None], self.unconditional.to(condition.dtype), condition)
 
-    def forward(
+    def forward(self, noisy_actions: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """
+        The whole expert, as training uses it: in training mode some samples lose their condition (`drop_condition`).
+        One call, so that engines which shard or compile a module by its `forward` see all of its weights used there.
+
+        Args:
+            noisy_actions (`torch.FloatTensor` of shape `(batch, chunk_size, action_dim)`).
+            timesteps (`torch.Tensor` of shape `(batch,)`): of the noise schedule.
+            condition (`torch.Tensor` of shape `(batch, condition_tokens, query_hidden_size)`).
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, chunk_size, action_dim)`, float32.
+        """
+        condition = self.condition_embedder(self.drop_condition(condition, None))
+        return self.denoise(noisy_actions, self.timestep_embedder(timesteps), condition)
+
+    def denoise(
         self, noisy_actions: torch.Tensor, timestep_embeddings: torch.Tensor, condition: torch.Tensor
     ) -> torch.Tensor:
         """
@@ -214,7 +231,7 @@ class ActionExpert(nn.Module):
         step_options = {"generator": generator} if generator is not None and _takes_generator(scheduler) else {}
         for index, timestep in enumerate(timesteps):
             inputs = scheduler.scale_model_input(sample, timestep) if _scales_input(scheduler) else sample
-            prediction = self(
+            prediction = self.denoise(
                 torch.cat([inputs, inputs]) if guided else inputs, timestep_embeddings[index : index + 1], embedded
             )
             if guided:

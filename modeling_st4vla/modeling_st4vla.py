@@ -348,8 +348,7 @@ class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
         actions = actions.repeat_interleave(copies, dim=0)
         noisy = add_noise(self.noise_scheduler, actions, noise, timestep)
         target = training_target(self.noise_scheduler, actions, noise, timestep)
-        condition = expert.drop_condition(condition.repeat_interleave(copies, dim=0), None)
-        prediction = expert(noisy, expert.timestep_embedder(timestep), expert.condition_embedder(condition))
+        prediction = expert(noisy, timestep, condition.repeat_interleave(copies, dim=0))
 
         # 3. Average what counts
         squared = (prediction - target.to(prediction.device)).square().unflatten(0, (batch, copies)).mean(dim=1)

@@ -85,7 +85,7 @@ def test_denoiser_and_noise_schedule_are_equal(
     expert, step = model.action_expert, torch.tensor([37])
     with torch.no_grad():
         condition = expert.condition_embedder(inner["condition_tokens"])
-        epsilon = expert(noise, expert.timestep_embedder(step), condition)
+        epsilon = expert.denoise(noise, expert.timestep_embedder(step), condition)
     assert relative_error(epsilon, expected["eps_t37"]) < 1e-4
     chunk = torch.from_numpy(expected["actions_b0_cfg1.5_ddim10"])
     noisy = add_noise(model.noise_scheduler, chunk, noise, step)

@@ -12,7 +12,7 @@ from modeling_st4vla.noise_schedule_st4vla import sample_timesteps
 
 def predict(model: Any, noisy: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
     expert = model.action_expert
-    return expert(noisy, expert.timestep_embedder(timestep), expert.condition_embedder(condition))
+    return expert.denoise(noisy, expert.timestep_embedder(timestep), expert.condition_embedder(condition))
 
 
 def test_loss_is_the_mean_over_valid_steps_dimensions_and_copies(model: Any, make_inputs: Callable) -> None:

@@ -21,7 +21,7 @@ def sample_by_hand(model: Any, inputs: Any, noise: torch.Tensor, steps: int, gui
 
         def predict(sample: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
             embedding = expert.timestep_embedder(torch.tensor([timestep]))
-            return expert(sample, embedding, expert.condition_embedder(condition)).double()
+            return expert.denoise(sample, embedding, expert.condition_embedder(condition)).double()
 
         sample, stride = noise.double(), 100 // steps
         for timestep in reversed(range(0, 100, stride)):
@@ -59,8 +59,8 @@ def test_defaults_come_from_the_config(build_model: Callable, make_inputs: Calla
 
 
 def test_guidance_of_one_runs_the_expert_once(model: Any, make_inputs: Callable) -> None:
-    rows, forward = [], model.action_expert.forward
-    model.action_expert.forward = lambda *args: rows.append(len(args[0])) or forward(*args)
+    rows, denoise = [], model.action_expert.denoise
+    model.action_expert.denoise = lambda *args: rows.append(len(args[0])) or denoise(*args)
     model.sample_actions(**make_inputs(1, 1), num_inference_steps=3, guidance_scale=1.0)
     model.sample_actions(**make_inputs(1, 1), num_inference_steps=3, guidance_scale=1.5)
     assert rows == [2, 2, 2, 4, 4, 4]

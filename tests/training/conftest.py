@@ -64,6 +64,7 @@ def train(tmp_path: Path, model: Any, processor: Any, open_toy: Callable[..., An
         trainer_class: type = SpatialActionTrainer,
         eval_dataset: Any = None,
         peft_config: Any = None,
+        grounding_eval_dataset: Any = None,
         **settings: Any,
     ) -> SpatialActionTrainer:
         dataset = open_toy()
@@ -89,6 +90,7 @@ def train(tmp_path: Path, model: Any, processor: Any, open_toy: Callable[..., An
             callbacks=callbacks,
             eval_dataset=eval_dataset,
             peft_config=peft_config,
+            grounding_eval_dataset=grounding_eval_dataset,
         )
         if trainer.args.max_steps:
             trainer.train(resume_from_checkpoint=resume)

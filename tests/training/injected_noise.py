@@ -33,8 +33,10 @@ class GradientRecorder(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         module = getattr(model, "module", model)
-        gradients = {name: p.grad.detach().clone() for name, p in module.named_parameters() if p.grad is not None}
-        self.steps.append(gradients)
+        gradients = {name: p.grad.detach() for name, p in module.named_parameters() if p.grad is not None}
+        # FSDP2 shows each process a part of the tensor.
+        whole = {name: g.full_tensor() if hasattr(g, "full_tensor") else g for name, g in gradients.items()}
+        self.steps.append({name: gradient.clone() for name, gradient in whole.items()})
 
 
 def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:

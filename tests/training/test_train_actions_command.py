@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grounding_toy import write_schema_set
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTION_KEYS = ["action.delta_eef_position", "action.delta_eef_rotation", "action.gripper_close"]
@@ -97,7 +98,9 @@ def test_a_killed_run_goes_on_with_the_same_curve(
 ) -> None:
     from training_st4vla.commands.main import main
 
-    flags = {"logging_steps": 1, "save_steps": 2, "dataloader_num_workers": workers}
+    # Four steps an epoch: the run is killed in its first and goes on into its second.
+    flags = {"logging_steps": 1, "save_steps": 2, "dataloader_num_workers": workers, "max_frames": 8}
+    flags |= {"grounding_dataset": write_schema_set(tmp_path / "questions").parent, "grounding_ratio": 0.5}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(whole, 6, 2, **flags)) == 0
 
@@ -123,8 +126,9 @@ def test_a_killed_run_goes_on_with_the_same_curve(
     shutil.copy(whole / "model.safetensors", half / "model.safetensors")
 
     assert main(command(killed, 6, 2, **flags)) == 0
-    assert history(killed) == history(whole)
-    assert history(killed, "grad_norm") == history(whole, "grad_norm")
+    for name in ("loss", "action_loss", "lm_loss", "grad_norm"):
+        assert len(history(whole, name)) == 6
+        assert history(killed, name) == history(whole, name), name
 
 
 def wait_until(ready: Callable[[], bool], limit: float = 300) -> None:
@@ -308,3 +312,30 @@ def test_a_changed_mixture_file_does_not_resume(
     mixture.write_text(mixture.read_text().replace("weight: 1", "weight: 5"))
     assert main(words) == 1
     assert "interrupted run with other settings (data." in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_memory_of_a_step_and_writes_nothing(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training_st4vla.commands.main import main
+
+    assert main([*command(tmp_path / "run", 4, 2), "--dry-run", "True"]) == 0
+    table = capsys.readouterr().out
+    rows = [line for line in table.splitlines() if line.strip()]
+    for part in ("weights", "gradients", "optimizer", "activations", "total"):
+        assert any(part in row for row in rows), table
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_adapters_leave_a_merged_model_and_themselves(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    from training_st4vla.commands.main import main
+    from training_st4vla.loading import load_model
+    from training_st4vla.selftest import run_selftest
+
+    output = tmp_path / "run"
+    assert main([*command(output, 2, 2, save_strategy="no"), "--lora-rank", "4"]) == 0
+    assert (output / "adapter" / "adapter_model.safetensors").is_file()
+    model, processor = load_model(str(output), device="cpu")
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    assert run_selftest(model, processor, output).passed

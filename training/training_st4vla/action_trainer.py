@@ -4,13 +4,12 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
 from transformers.trainer_callback import TrainerCallback
 
 from modeling_st4vla import ST4VLAForActionPrediction
@@ -19,13 +18,17 @@ from training_st4vla.action_config import SpatialActionConfig
 from training_st4vla.data.co_training import CoTrainingDataset, EpochOfData
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
 from training_st4vla.data.mixtures import has_order
+from training_st4vla.data.shuffling import ShuffledEpochs
 from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
 from training_st4vla.fit import check_fit
-from training_st4vla.freezing import freeze
+from training_st4vla.freezing import freeze, freeze_unreached
 from training_st4vla.gauges import PARTS, Gauges, gradient_norms, plain_name
+from training_st4vla.gradient_similarity import GradientSimilarityCallback
 from training_st4vla.held_out import held_out_questions
+from training_st4vla.randomness import same_draws
 from training_st4vla.resuming import StrictResume
+from training_st4vla.sharding import is_sharded, refuse_sharded
 
 
 class SpatialActionTrainer(StrictResume):
@@ -80,9 +83,13 @@ class SpatialActionTrainer(StrictResume):
 
             model = get_peft_model(model, peft_config)
         freeze(model, args.freeze)
+        freeze_unreached(model, has_text=grounding_dataset is not None)
         self.action_dataset = train_dataset
         collator: Any = ActionCollator(processing_class)
+        if not has_order(train_dataset):
+            train_dataset = ShuffledEpochs(train_dataset, args.seed if args.data_seed is None else args.data_seed)
         if grounding_dataset is not None:
+            deal_to_every_process(args)
             train_dataset = CoTrainingDataset(train_dataset, grounding_dataset, args.grounding_ratio, args.seed)
             collator = CoTrainingCollator(processing_class)
         callbacks = [*(callbacks or []), EpochOfData(train_dataset)]
@@ -101,8 +108,21 @@ class SpatialActionTrainer(StrictResume):
             callbacks=callbacks,
             **kwargs,
         )
-        if self._average is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError("--ema-decay: an average of sharded weights is not supported; train with DDP, or without.")
+        if self._average is not None:
+            refuse_sharded(self, "--ema-decay", "a moving average")
+        if peft_config is not None:
+            refuse_sharded(self, "--lora-rank", "merging adapters")
+        self._similarity: GradientSimilarityCallback | None = None
+        if args.similarity_steps:
+            refuse_sharded(self, "--similarity-steps", "comparing gradients")
+            grounding = grounding_eval_dataset if grounding_dataset is None else grounding_dataset
+            if grounding is None:
+                raise UserError("--similarity-steps: needs grounding samples; give --grounding-dataset.")
+            self._similarity = GradientSimilarityCallback(self, grounding)
+            self.add_callback(self._similarity)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate per part: planner, action expert, everything else."""
@@ -110,10 +130,6 @@ class SpatialActionTrainer(StrictResume):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(parameter_groups(self.model, self.args), **options)
         return self.optimizer
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        return SequentialSampler(dataset) if has_order(dataset) else super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self,
@@ -163,6 +179,7 @@ class SpatialActionTrainer(StrictResume):
         """Adds what the gauges read since the last log: the parts of the loss, gradient norms per part, speed."""
         if "loss" in logs:
             logs.update(self._gauges.read(self.accelerator))
+            logs.update(self._similarity.take() if self._similarity is not None else {})
         super().log(logs, start_time)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -173,7 +190,10 @@ class SpatialActionTrainer(StrictResume):
     # Evaluation
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Held-out actions come without grounding samples beside them."""
+        """Held-out actions come without grounding samples beside them; many are thinned out evenly."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if 0 < self.args.eval_loss_frames < len(dataset):
+            eval_dataset = Subset(dataset, evenly(self.args.eval_loss_frames, len(dataset)))
         collator, self.data_collator = self.data_collator, ActionCollator(self.processing_class)
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -195,7 +215,7 @@ class SpatialActionTrainer(StrictResume):
             metrics = super().evaluate(*args, **kwargs)
             scores: dict[str, float] = {}
             # Sampling calls parts of the model by themselves, which a sharding engine does not expect.
-            if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            if not is_sharded(self):
                 scores |= self._open_loop_errors() if self.args.eval_frames else {}
                 scores |= self._questions.score(self) if self._questions is not None else {}
         if scores:
@@ -210,7 +230,7 @@ class SpatialActionTrainer(StrictResume):
         dataset: Any = self.eval_dataset
         processor: Any = self.processing_class
         model = self.accelerator.unwrap_model(self.model)
-        frames = np.unique(np.linspace(0, len(dataset) - 1, self.args.eval_frames).astype(int)).tolist()
+        frames = evenly(self.args.eval_frames, len(dataset))
         with evaluation_mode(model), self.compute_loss_context_manager():
             predictions = predict_actions(
                 model,
@@ -227,13 +247,27 @@ class SpatialActionTrainer(StrictResume):
         }
 
 
-@contextmanager
-def same_draws(seed: int) -> Iterator[None]:
-    """Within it torch draws from `seed`; afterwards it goes on as if nothing had been drawn."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
+def evenly(number: int, count: int) -> list[int]:
+    """At most `number` of the indices below `count`, from first to last."""
+    return np.unique(np.linspace(0, count - 1, number).astype(int)).tolist()
+
+
+def deal_to_every_process(args: SpatialActionConfig) -> None:
+    """
+    Several processes must take the same passes through the planner: each batch has to hold a grounding sample.
+
+    Raises:
+        UserError: when batch size and ratio do not give one to every batch.
+    """
+    if args.world_size == 1:
+        return
+    if args.train_batch_size * args.grounding_ratio < 1:
+        raise UserError(
+            f"--grounding-ratio: {args.grounding_ratio:g} of {args.train_batch_size} action samples per process is "
+            "less than one grounding sample. With several processes every batch needs one: raise the ratio to at "
+            f"least {1 / args.train_batch_size:g}, or --per-device-train-batch-size."
+        )
+    args.dataloader_drop_last = True  # a short last batch may hold none
 
 
 def parameter_groups(model: Any, args: SpatialActionConfig) -> list[dict[str, Any]]:
@@ -256,4 +290,4 @@ def parameter_groups(model: Any, args: SpatialActionConfig) -> list[dict[str, An
     ]
 
 
-__all__ = ["SpatialActionTrainer", "check_fit", "parameter_groups"]
+__all__ = ["SpatialActionTrainer", "check_fit", "deal_to_every_process", "parameter_groups"]

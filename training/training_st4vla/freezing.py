@@ -27,4 +27,19 @@ def freeze(model: Any, prefixes: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-__all__ = ["freeze"]
+def freeze_unreached(model: Any, has_text: bool) -> None:
+    """
+    Weights that no loss reaches stop to require gradients: engines for several processes wait for every gradient, or
+    miss its optimiser state in a checkpoint.
+
+    Args:
+        has_text (`bool`): whether there is a text loss; without one the language head is idle, unless it is tied.
+    """
+    # DINOv2's mask token serves its own pre-training only.
+    idle = ("vision_encoder.embeddings.mask_token", *(() if has_text else ("vlm.lm_head",)))
+    for name, parameter in model.named_parameters():  # names a tied weight once, as the embedding
+        if f"{plain_name(name)}.".startswith(tuple(f"{prefix}." for prefix in idle)):
+            parameter.requires_grad_(False)
+
+
+__all__ = ["freeze", "freeze_unreached"]

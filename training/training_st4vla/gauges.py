@@ -61,8 +61,9 @@ def gradient_norms(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iter
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without what DDP and PEFT wrap around it."""
-    return name.removeprefix("module.").removeprefix("base_model.model.").replace(".modules_to_save.default", "")
+    """A parameter's name without what torch.compile, DDP and PEFT wrap around it."""
+    name = name.replace("_orig_mod.", "").removeprefix("module.").removeprefix("base_model.model.")
+    return name.replace(".modules_to_save.default", "")
 
 
 __all__ = ["PARTS", "Gauges", "gradient_norms", "plain_name"]

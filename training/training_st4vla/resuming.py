@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, Trainer
 
+from training_st4vla.sharding import is_sharded
+
 
 class StrictResume(Trainer):
     """
@@ -16,8 +18,7 @@ class StrictResume(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.accelerator.unwrap_model(self.model if model is None else model)
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not isinstance(target, PreTrainedModel) or hasattr(target, "peft_config"):
+        if is_sharded(self) or not isinstance(target, PreTrainedModel) or hasattr(target, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "is this data healthy, and does it fit this model?"),
     "train-grounding": ("train_grounding", "stage 1: teach the planner points, boxes and traces"),
     "train-actions": ("train_actions", "fine-tune on a LeRobot dataset"),
+    "accelerate-config": ("accelerate_config", "the path of a launch config for many GPUs: ddp, fsdp2, zero2, zero3"),
     "evaluate-actions": ("evaluate_actions", "open-loop error on recorded episodes against trivial baselines"),
     "evaluate-grounding": ("evaluate_grounding", "points, boxes and traces against published or own truth"),
     "evaluate-policy": ("evaluate_policy", "closed-loop success in a LeRobot environment"),

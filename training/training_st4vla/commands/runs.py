@@ -33,10 +33,13 @@ def start_run(args: Any, training: Any, **parts: dict[str, Any]) -> Path | None:
 
 def complete_run(trainer: Any, processor: Any, args: Any, checkpoint: Path | None) -> Path:
     """Trains to the end, from a checkpoint if there is one, and publishes the model; returns its folder."""
+    from training_st4vla.sharding import whole_model
+
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     output = Path(trainer.args.output_dir)
+    model = whole_model(trainer)
     if trainer.is_world_process_zero():
-        finish_run(trainer, processor, output, args)
+        finish_run(trainer, model, processor, output, args)
     return output
 
 
@@ -110,14 +113,14 @@ def last_complete_checkpoint(output: Path) -> Path | None:
     return None
 
 
-def finish_run(trainer: Any, processor: Any, output: Path, args: Any) -> None:
-    """Saves the model into the run's folder, with its training history and report; `args` name model and dataset."""
+def finish_run(trainer: Any, model: Any, processor: Any, output: Path, args: Any) -> None:
+    """Saves a model into the run's folder, with its training history and report; `args` name model and dataset."""
     from training_st4vla.adapters import merge_adapters
     from training_st4vla.saving import publish_into
 
     trainer.save_state()
     write_training_report(trainer, output)
-    model = merge_adapters(trainer.accelerator.unwrap_model(trainer.model), output / "adapter").eval()
+    model = merge_adapters(model, output / "adapter").eval()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     final = f", last logged loss {history[-1]['loss']:.4g}" if history else ""
     publish_into(
