@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate-policy": ("evaluate_policy", "closed-loop success in a LeRobot environment"),
     "ground": ("ground", "points, boxes or a trace for a question about an image"),
     "selftest": ("selftest", "does this copy of a model compute what it computed when it was saved?"),
+    "push": ("push", "a model, dataset or Space to the Hugging Face Hub, checked first"),
 }
 
 
