@@ -125,10 +125,13 @@ class Handler(BaseHTTPRequestHandler):
                 found = re.fullmatch(pattern, address.path)
                 if method in methods and found:
                     try:
-                        function(self, *map(unquote, found.groups()))
+                        function(self, *(unquote(group or "") for group in found.groups()))
                     except Refused as error:
                         headers = {"X-Error-Code": error.code, "X-Error-Message": str(error), **error.headers}
                         self._send(error.status, {"error": str(error)}, headers)
+                    except Exception as error:
+                        self.hub.unknown.append(f"{method} {self.path}: {error!r}")
+                        raise
                     return
             self.hub.unknown.append(f"{method} {self.path}")
             self._send(501, {"error": "the stand-in does not know this"})
@@ -310,8 +313,8 @@ class Handler(BaseHTTPRequestHandler):
             repository.tags[asked] = self._commit(repository, revision)
         self._send(200, {})
 
-    def resolve(self, prefix: str | None, name: str, revision: str, path: str) -> None:
-        kind = next(kind for kind, one in PREFIXES.items() if one == (prefix or ""))
+    def resolve(self, prefix: str, name: str, revision: str, path: str) -> None:
+        kind = next(kind for kind, one in PREFIXES.items() if one == prefix)
         repository = self._repository(kind, name)
         oid = self._commit(repository, revision)
         if path not in repository.commits[oid]:

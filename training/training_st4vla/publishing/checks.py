@@ -25,22 +25,16 @@ def check_contents(contents: Contents, owner: str) -> Findings:
         contents (`Contents`): of the folder. owner (`str`): of the repository, the part before the slash.
     """
     findings = Findings(str(contents.folder))
-    data = front_matter(contents.folder)
-    if CARD not in contents.files:
-        findings.error("card", _NO_CARD[contents.kind])
-        text = ""
-    else:
-        text = (contents.folder / CARD).read_text(encoding="utf-8")
     _check_private(findings, contents, owner)
+    if CARD in contents.files:
+        _CARDS[contents.kind](findings, contents)
+    else:
+        findings.error("card", _NO_CARD[contents.kind])
     if contents.kind == "model":
-        _check_model_card(findings, contents, data, text)
         _check_model_files(findings, contents)
         _check_model(findings, contents.folder)
     elif contents.kind == "dataset":
-        _check_dataset_card(findings, data)
         _check_dataset(findings, contents.folder)
-    else:
-        _check_space(findings, contents, data)
     return findings
 
 
@@ -71,9 +65,8 @@ def _expect(findings: Findings, data: dict[str, Any], key: str, wanted: str | No
         findings.error("card", f"`{key}` at the top of {CARD}: expected {wanted}, found {value}.")
 
 
-def _check_model_card(findings: Findings, contents: Contents, data: dict[str, Any], text: str) -> None:
-    if not text:
-        return
+def _check_model_card(findings: Findings, contents: Contents) -> None:
+    data, text = front_matter(contents.folder), (contents.folder / CARD).read_text(encoding="utf-8")
     _expect(findings, data, "library_name", "transformers")
     _expect(findings, data, "pipeline_tag", "robotics")
     _expect(findings, data, "license")
@@ -135,9 +128,8 @@ def _check_model(findings: Findings, folder: Path) -> None:
         )
 
 
-def _check_dataset_card(findings: Findings, data: dict[str, Any]) -> None:
-    if not data:
-        return
+def _check_dataset_card(findings: Findings, contents: Contents) -> None:
+    data = front_matter(contents.folder)
     _expect(findings, data, "license")
     _expect(findings, data, "task_categories", "robotics")
     _expect(findings, data, "tags", "LeRobot")
@@ -161,9 +153,8 @@ def _check_dataset(findings: Findings, folder: Path) -> None:
         findings.error("license", "rows of the grounding dataset have the licence `unknown`.")
 
 
-def _check_space(findings: Findings, contents: Contents, data: dict[str, Any]) -> None:
-    if not data:
-        return
+def _check_space_card(findings: Findings, contents: Contents) -> None:
+    data = front_matter(contents.folder)
     for key in ("title", "sdk_version", "app_file", "models"):
         _expect(findings, data, key)
     _expect(findings, data, "sdk", "gradio")
@@ -175,5 +166,7 @@ def _check_space(findings: Findings, contents: Contents, data: dict[str, Any]) -
     if "requirements.txt" not in contents.files:
         findings.error("files", "no requirements.txt: the Space would start without this package.")
 
+
+_CARDS = {"model": _check_model_card, "dataset": _check_dataset_card, "space": _check_space_card}
 
 __all__ = ["check_contents"]
