@@ -94,6 +94,7 @@ class Handler(BaseHTTPRequestHandler):
     """Routes requests to methods by pattern."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
     hub: Hub
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -359,7 +360,7 @@ def serve_hub() -> Iterator[Hub]:
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": hub}))
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield hub

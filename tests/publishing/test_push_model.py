@@ -205,3 +205,13 @@ def test_what_the_hub_refuses_is_explained(
     assert code == 1
     assert "the Hub refused (401" in err
     assert "hf auth login" in err
+
+
+def test_trainers_do_not_push_past_the_checks() -> None:
+    from types import SimpleNamespace
+
+    from training_st4vla.commands.runs import start_run
+    from training_st4vla.errors import UserError
+
+    with pytest.raises(UserError, match="publish the finished model with `st4vla push"):
+        start_run(SimpleNamespace(model="robot", dtype="float32"), SimpleNamespace(push_to_hub=True))

@@ -98,7 +98,10 @@ def draw_example(model: Any, processor: ST4VLAProcessor, image: Image.Image) -> 
     model.train(was_training)
     result = processor.post_process_grounding(ids, inputs)[0]
     drawn = result.draw(image)
-    lines = [f"asked: box of {QUESTION}", *textwrap.wrap(f"answered: {result.raw_text!r}", drawn.width // 8)]
+    lines = [
+        f"asked: box of {QUESTION}",
+        *textwrap.wrap(f"answered: {result.raw_text or '(nothing)'}", drawn.width // 8),
+    ]
     picture = Image.new("RGB", (drawn.width, drawn.height + 22 * len(lines) + 12), "white")
     picture.paste(drawn)
     text = "\n".join(lines)
