@@ -12,6 +12,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .action_expert_st4vla import ActionExpert, StateEncoder
+from .code_export_st4vla import CodeExportMixin
 from .configuration_st4vla import ST4VLAConfig
 from .noise_schedule_st4vla import add_noise, build_scheduler, is_flow_matching, sample_timesteps, training_target
 from .query_transformer_st4vla import QueryTransformer
@@ -146,7 +147,7 @@ class ST4VLAPreTrainedModel(PreTrainedModel):
         return model
 
 
-class ST4VLAForActionPrediction(ST4VLAPreTrainedModel, GenerationMixin):
+class ST4VLAForActionPrediction(CodeExportMixin, ST4VLAPreTrainedModel, GenerationMixin):
     """
     Predicts action chunks and grounding text from images and an instruction.
 

@@ -2,6 +2,8 @@
 # transformers' processors take keyword arguments that their signatures do not list.
 # pyright: reportCallIssue=false, reportArgumentType=false
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -323,6 +325,24 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         inputs["input_ids"] = torch.cat([prompt_ids, tokens["input_ids"]], dim=1)
         inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask], dim=1)
         inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(mask)], dim=1)
+
+    # Publishing
+
+    @contextmanager
+    def with_code(self) -> Iterator[None]:
+        """Within it, `save_pretrained` also writes the source files and the `auto_map` that names them."""
+        # transformers keeps this as state of the class; left on, every later save in the process would carry code.
+        cls = type(self)
+        earlier, cls._auto_class = cls._auto_class, "AutoProcessor"
+        try:
+            yield
+        finally:
+            cls._auto_class = earlier
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, with the source code, so that it loads with `trust_remote_code=True`."""
+        with self.with_code():
+            return super().push_to_hub(*args, **kwargs)
 
     # Parts
 

@@ -89,6 +89,12 @@ def test_forty_frames_of_one_view_are_learned(command: Callable[..., list[str]],
     assert time.process_time() - started < 2 * 120, "two minutes of two cores"
     report = (output / "training.html").read_text()
     assert "<img" in report or "<svg" in report
+    card = (output / "README.md").read_text()
+    assert "license: apache-2.0" in card  # the starting point's
+    first, second = card.index("### Step 1\n\nA new ST4VLA model"), card.index("### Step 2\n\nFine-tuned from `tiny`")
+    assert first < second
+    assert "| sim_pick_place_v21 | not stated |" in card  # `st4vla push` refuses until it is stated
+    assert (output / "selftest" / "example.png").is_file()
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from training_st4vla.errors import UserError
+from training_st4vla.provenance import END, START
+from training_st4vla.selftest import EXAMPLE, FOLDER
 
 _BODY = """---
 {front_matter}
@@ -27,6 +29,10 @@ inputs = processor(images=[[image]], text=["put the carrot on the plate"]{key})
 actions = processor.post_process_actions(model.sample_actions(**inputs){key})
 ```
 
+![The model's own answer to a question about its selftest image]({example})
+
+*What this copy answered when it was saved, drawn on its selftest image; the words are below the picture.*
+
 With the package `st4vla` installed, `import modeling_st4vla, processing_st4vla` replaces `trust_remote_code=True`, and
 `st4vla selftest {name}` checks that this copy computes what it computed when it was saved.
 
@@ -38,6 +44,19 @@ With the package `st4vla` installed, `import modeling_st4vla, processing_st4vla`
 
 {contracts}
 
+## Intended use and limits
+
+For research on grounding and manipulation with the robots, cameras, units and rates listed under *Actions*; on
+anything else its actions mean nothing. Actions are not checked for safety: limit workspace, speed and force outside
+the model, and keep a person at the stop button. Answers can be wrong without looking wrong; figures, where
+there are any, hold for the data they are named with.
+
+## How it was made
+
+{start}
+{history}
+{end}
+
 ## Sources
 
 ST4VLA: Spatially Guided Training for Vision-Language-Action Models (arXiv 2602.10109); InternVLA-M1 (2510.13778).
@@ -46,7 +65,13 @@ ST4VLA: Spatially Guided Training for Vision-Language-Action Models (arXiv 2602.
 
 
 def build_model_card(
-    name: str, model: Any, processor: Any, summary: str, metadata: dict[str, Any] | None = None, notes: str = ""
+    name: str,
+    model: Any,
+    processor: Any,
+    summary: str,
+    history: str,
+    metadata: dict[str, Any] | None = None,
+    notes: str = "",
 ) -> ModelCard:
     """
     A model card with the front matter the Hub reads.
@@ -55,6 +80,7 @@ def build_model_card(
         name (`str`): the folder or repository name.
         model, processor: what is saved.
         summary (`str`): one paragraph: how these weights came to be.
+        history (`str`): markdown from `provenance.add_step`: commands, data with licences, versions.
         metadata (`dict`, *optional*): further `ModelCardData` fields, for example `base_model`, `datasets`, `license`.
         notes (`str`, *optional*): markdown after the sources.
     """
@@ -83,6 +109,10 @@ def build_model_card(
         title=name,
         name=name,
         summary=summary,
+        example=f"{FOLDER}/{EXAMPLE}",
+        start=START,
+        history=history,
+        end=END,
         facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
         contracts=_describe_contracts(processor),
         notes=notes,

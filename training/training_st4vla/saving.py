@@ -2,15 +2,16 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modeling_st4vla import ST4VLAConfig, ST4VLAForActionPrediction
+from modeling_st4vla import ST4VLAForActionPrediction
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.errors import UserError
 from training_st4vla.model_card import build_model_card
+from training_st4vla.provenance import Ancestry, DataSource, add_step
 from training_st4vla.selftest import write_selftest
 
 
@@ -42,51 +43,55 @@ def atomic_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@contextmanager
-def exported_code() -> Iterator[None]:
-    """
-    Within it, `save_pretrained` also writes the model's and processor's source files and their `auto_map`, so that the
-    folder loads with `trust_remote_code=True` where this package is not installed.
-    """
-    # transformers keeps this as state of the class; left on, every later save in the process would carry code.
-    classes = {ST4VLAConfig: "AutoConfig", ST4VLAForActionPrediction: "AutoModel", ST4VLAProcessor: "AutoProcessor"}
-    for cls, name in classes.items():
-        cls._auto_class = name
-    try:
-        yield
-    finally:
-        for cls in classes:
-            cls._auto_class = None
-
-
 def save_portable(model: ST4VLAForActionPrediction, processor: ST4VLAProcessor, folder: Path, **options: Any) -> None:
     """Weights (safetensors, sharded), configs, processor files and source code into an existing folder."""
-    auto_map = getattr(model.config, "auto_map", None)
-    # One class serves two Auto classes, and `_auto_class` names only one of them.
-    model.config.auto_map = {"AutoModelForImageTextToText": "modeling_st4vla.ST4VLAForActionPrediction"}
-    try:
-        with exported_code():
-            model.save_pretrained(folder, **options)
-            processor.save_pretrained(folder)
-    finally:
-        if auto_map is None:
-            delattr(model.config, "auto_map")
-        else:
-            model.config.auto_map = auto_map
+    with model.with_code():
+        model.save_pretrained(folder, **options)
+    with processor.with_code():
+        processor.save_pretrained(folder)
+
+
+def write_model(
+    folder: Path,
+    name: str,
+    model: ST4VLAForActionPrediction,
+    processor: ST4VLAProcessor,
+    summary: str,
+    sources: Sequence[DataSource] = (),
+    ancestry: Ancestry | None = None,
+    notes: str = "",
+) -> None:
+    """
+    Everything a model repository holds, into an existing folder: weights, processor, code, `selftest/`, model card.
+
+    Args:
+        folder (`Path`), name (`str`): where, and what the card calls it.
+        summary (`str`): one sentence: how these weights came to be.
+        sources (`Sequence[DataSource]`): what they learned from in this step.
+        ancestry (`Ancestry`, *optional*): front matter and history of what they were made from.
+        notes (`str`): markdown after the card's sources.
+    """
+    ancestry = ancestry or Ancestry({})
+    used = [one.hub_id for one in sources if one.hub_id]
+    metadata = dict(ancestry.metadata)
+    if used:
+        metadata["datasets"] = list(dict.fromkeys([*metadata.get("datasets", []), *used]))
+    history = add_step(ancestry.history, summary, sources, str(model.dtype).split(".")[-1])
+    save_portable(model, processor, folder)
+    build_model_card(name, model, processor, summary, history, metadata, notes).save(folder / "README.md")
+    write_selftest(model, processor, folder)
 
 
 def publish_into(
     folder: Path, model: ST4VLAForActionPrediction, processor: ST4VLAProcessor, summary: str, **card: Any
 ) -> None:
     """
-    A finished model into a folder that already holds a training run. `config.json` comes last: a folder without it is
-    not taken for a model, so an interruption leaves nothing that looks finished.
+    A finished model into a folder that already holds a training run; `card` as in `write_model`. `config.json` comes
+    last: a folder without it is not taken for a model, so an interruption leaves nothing that looks finished.
     """
     scratch = Path(tempfile.mkdtemp(prefix=".model-", dir=folder))
     try:
-        save_portable(model, processor, scratch)
-        build_model_card(folder.name, model, processor, summary, **card).save(scratch / "README.md")
-        write_selftest(model, processor, scratch)
+        write_model(scratch, folder.name, model, processor, summary, **card)
         for path in sorted(scratch.iterdir(), key=lambda path: path.name == "config.json"):
             path.replace(folder / path.name)
     finally:
@@ -94,30 +99,16 @@ def publish_into(
 
 
 def save_model_folder(
-    model: ST4VLAForActionPrediction,
-    processor: ST4VLAProcessor,
-    output: Path,
-    summary: str,
-    metadata: dict[str, Any] | None = None,
-    notes: str = "",
+    model: ST4VLAForActionPrediction, processor: ST4VLAProcessor, output: Path, summary: str, **card: Any
 ) -> None:
     """
-    A complete model repository at `output`: weights, processor, code, `selftest/`, model card; all or nothing.
+    A complete model repository at `output`, all or nothing; `card` as in `write_model`.
 
     Raises:
         UserError: when `output` already holds something.
     """
     with atomic_folder(output) as scratch:
-        save_portable(model, processor, scratch)
-        build_model_card(output.name, model, processor, summary, metadata, notes).save(scratch / "README.md")
-        write_selftest(model, processor, scratch)
+        write_model(scratch, output.name, model, processor, summary, **card)
 
 
-__all__ = [
-    "atomic_folder",
-    "exported_code",
-    "publish_into",
-    "refuse_existing",
-    "save_model_folder",
-    "save_portable",
-]
+__all__ = ["atomic_folder", "publish_into", "refuse_existing", "save_model_folder", "save_portable", "write_model"]

@@ -1,21 +1,25 @@
 """Golden inputs and outputs stored with a model: does this copy still compute what it computed when it was saved?"""
 
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file, save_file
 
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.errors import UserError
 
 FOLDER = "selftest"
+EXAMPLE = "example.png"
+QUESTION = "the red block"
 INSTRUCTION = "put the red block on the blue plate"
 NEW_TOKENS = 16
+EXAMPLE_TOKENS = 64
 # Largest difference of an action, relative to the largest action; beyond it another computation took place. float32
 # differs between devices by summation order only; bfloat16 keeps 8 bits and the error grows over the denoising steps.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
@@ -81,6 +85,28 @@ def write_selftest(model: Any, processor: ST4VLAProcessor, folder: Path) -> None
         "text": processor.tokenizer.decode(outputs["new_ids"][0], skip_special_tokens=True),
     }
     (target / "golden.json").write_text(json.dumps(record, indent=2) + "\n")
+    draw_example(model, processor, Image.open(target / "view_0.png")).save(target / EXAMPLE)
+
+
+def draw_example(model: Any, processor: ST4VLAProcessor, image: Image.Image) -> Image.Image:
+    """The model's answer to a question about `image`, drawn, with question and raw answer below: for its card."""
+    inputs = processor.ground(images=[[image]], text=[QUESTION], kind="box").to(model.device)
+    planner_inputs = {name: value for name, value in inputs.items() if name != "image_sizes"}
+    was_training = model.training
+    model.eval()
+    ids = model.generate(**planner_inputs, max_new_tokens=EXAMPLE_TOKENS, do_sample=False)
+    model.train(was_training)
+    result = processor.post_process_grounding(ids, inputs)[0]
+    drawn = result.draw(image)
+    lines = [
+        f"asked: box of {QUESTION}",
+        *textwrap.wrap(f"answered: {result.raw_text or '(nothing)'}", drawn.width // 8),
+    ]
+    picture = Image.new("RGB", (drawn.width, drawn.height + 22 * len(lines) + 12), "white")
+    picture.paste(drawn)
+    text = "\n".join(lines)
+    ImageDraw.Draw(picture).multiline_text((8, drawn.height + 6), text, "black", ImageFont.load_default(15), spacing=5)
+    return picture
 
 
 def run_selftest(model: Any, processor: ST4VLAProcessor, folder: Path) -> SelftestResult:

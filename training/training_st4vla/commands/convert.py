@@ -24,6 +24,7 @@ def run(args: ConvertArguments) -> int:
     """Converts, saves, and says what became of every key."""
     from training_st4vla.conversion.internvla_m1 import convert_internvla_m1
     from training_st4vla.loading import DTYPES
+    from training_st4vla.provenance import trace_bases
     from training_st4vla.saving import refuse_existing, save_model_folder
 
     if args.source != "internvla-m1":
@@ -40,7 +41,7 @@ def run(args: ConvertArguments) -> int:
         processor,
         output,
         summary=f"Converted from the InternVLA-M1 checkpoint `{checkpoint.name}`.",
-        metadata={"base_model": [args.base_vlm]} if not Path(args.base_vlm).exists() else None,
+        ancestry=trace_bases([args.base_vlm]),
         notes="\nReleased InternVLA-M1 weights are licensed CC BY-NC-SA 4.0; conversion does not change that.\n",
     )
     say(

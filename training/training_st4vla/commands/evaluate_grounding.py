@@ -212,10 +212,8 @@ def _write(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtyp
 
 
 def _write_card(args: EvaluateGroundingArguments, found: dict[str, SplitResult]) -> None:
-    import shlex
-    import sys
-
     from training_st4vla.model_card import Measured, add_results
+    from training_st4vla.provenance import portable_command
 
     benchmark = Path(args.benchmark.rstrip("/")).name
     for name, one in found.items():
@@ -227,10 +225,8 @@ def _write_card(args: EvaluateGroundingArguments, found: dict[str, SplitResult])
                 label = f"{kind} {scored.headline_name}" + ("" if who == MODEL else f" ({who})")
                 number = scored.score.num_questions
                 figures.append(Measured(label, interval.estimate, interval.low, interval.high, number))
-        command = shlex.join(["st4vla", *sys.argv[1:]])
-        add_results(
-            Path(args.model), "grounding", benchmark if len(found) == 1 else f"{benchmark}, {name}", figures, command
-        )
+        what = benchmark if len(found) == 1 else f"{benchmark}, {name}"
+        add_results(Path(args.model), "grounding", what, figures, portable_command())
 
 
 def _prediction_rows(one: SplitResult) -> list[dict[str, Any]]:

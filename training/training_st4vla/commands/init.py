@@ -34,6 +34,7 @@ def run(args: InitArguments) -> int:
 
     from processing_st4vla.prompts import resolve_spatial_prompt
     from training_st4vla.loading import DTYPES
+    from training_st4vla.provenance import public_name
     from training_st4vla.saving import refuse_existing, save_model_folder
 
     output = Path(args.output)
@@ -47,38 +48,41 @@ def run(args: InitArguments) -> int:
     resolve_spatial_prompt(args.spatial_prompt)
     dtype: Any = DTYPES[args.dtype]
     set_seed(args.seed)
-    model, processor, metadata = _from_preset(args) if args.vlm is None else _from_base(args, args.vlm, dtype)
+    model, processor, ancestry = _from_preset(args) if args.vlm is None else _from_base(args, args.vlm, dtype)
     processor.spatial_prompt = args.spatial_prompt
     processor.image_size = [args.image_size, args.image_size]
     model = model.to(dtype).eval()
     model.config.dtype = torch.float32 if dtype is torch.float32 else dtype
-    origin = "random weights (preset `tiny`)" if args.vlm is None else f"{args.vlm} and {args.vision_encoder}"
+    bases = [public_name(one) for one in (args.vlm, args.vision_encoder) if one]
+    origin = "random weights (preset `tiny`)" if args.vlm is None else " and ".join(bases)
     save_model_folder(
         model,
         processor,
         output,
         summary=f"A new ST4VLA model made from {origin}; its action expert is untrained.",
-        metadata=metadata,
+        ancestry=ancestry,
     )
     say(f"{output}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {args.dtype}, from {origin}.")
     return 0
 
 
-def _from_preset(args: InitArguments) -> tuple[Any, Any, dict[str, Any]]:
+def _from_preset(args: InitArguments) -> tuple[Any, Any, Any]:
     if args.preset != "tiny":
         raise UserError(f"--preset: expected 'tiny', found {args.preset!r}.")
     from training_st4vla.presets.tiny import build_tiny_config, build_tiny_model, build_tiny_processor
+    from training_st4vla.provenance import Ancestry
 
     processor = build_tiny_processor()
     config = build_tiny_config(processor, args.action_dim, args.chunk_size, args.state_dim, args.image_size)
-    return build_tiny_model(config), processor, {"license": "apache-2.0"}
+    return build_tiny_model(config), processor, Ancestry({"license": "apache-2.0"})
 
 
-def _from_base(args: InitArguments, vlm: str, dtype: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _from_base(args: InitArguments, vlm: str, dtype: Any) -> tuple[Any, Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
     from modeling_st4vla import ST4VLAConfig, ST4VLAForActionPrediction
     from processing_st4vla import ST4VLAProcessor
+    from training_st4vla.provenance import trace_bases
 
     if args.vision_encoder is None:
         raise UserError("--vision-encoder: expected a DINOv2 beside --vlm, for example facebook/dinov2-small.")
@@ -104,7 +108,7 @@ def _from_base(args: InitArguments, vlm: str, dtype: Any) -> tuple[Any, Any, dic
         chat_template=base.chat_template or base.tokenizer.chat_template,
         grounding_dialect=vlm_config.model_type,
     )
-    return model, processor, {"base_model": [vlm, args.vision_encoder], "base_model_relation": "finetune"}
+    return model, processor, trace_bases([vlm, args.vision_encoder])
 
 
 COMMAND = Command(

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ground": ("ground", "points, boxes or a trace for a question about an image"),
     "demo": ("demo", "see it in the browser: ground, act, compare, your dataset"),
     "selftest": ("selftest", "does this copy of a model compute what it computed when it was saved?"),
+    "push": ("push", "a model, dataset or Space to the Hugging Face Hub, checked first"),
 }
 
 

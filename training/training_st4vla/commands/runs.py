@@ -24,6 +24,11 @@ def start_run(args: Any, training: Any, **parts: dict[str, Any]) -> Path | None:
         raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
     if args.dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
+    if training.push_to_hub:
+        raise UserError(
+            "--push-to-hub: the trainer would upload checkpoints and run files without a complete card. Leave it out, "
+            "and publish the finished model with `st4vla push FOLDER --repo-id OWNER/NAME`."
+        )
     # One process after the other: a folder that the first is just claiming looks occupied to the others.
     with training.main_process_first(desc="claiming the run's folder"):
         return claim_run_folder(
@@ -116,26 +121,31 @@ def last_complete_checkpoint(output: Path) -> Path | None:
 def finish_run(trainer: Any, model: Any, processor: Any, output: Path, args: Any) -> None:
     """Saves a model into the run's folder, with its training history and report; `args` name model and dataset."""
     from training_st4vla.adapters import merge_adapters
+    from training_st4vla.provenance import describe_source, public_name, trace_ancestry
     from training_st4vla.saving import publish_into
 
     trainer.save_state()
     write_training_report(trainer, output)
     model = merge_adapters(model, output / "adapter").eval()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    datasets = _training_data(args)
+    names = [f"`{public_name(one)}`" for one in datasets]
     final = f", last logged loss {history[-1]['loss']:.4g}" if history else ""
     publish_into(
         output,
         model,
         processor,
-        summary=f"Fine-tuned from `{Path(args.model).name}` on {_names(args.dataset)} for "
-        f"{trainer.state.global_step} steps{final}.",
+        summary=f"Fine-tuned from `{public_name(args.model)}` on {', '.join(names)} for {trainer.state.global_step} "
+        f"steps{final}.",
+        sources=[describe_source(one) for one in datasets],
+        ancestry=trace_ancestry(args.model),
     )
     say(f"{output}: model saved after {trainer.state.global_step} steps{final}; curve in {output}/training.html.")
 
 
-def _names(datasets: str | list[str]) -> str:
-    paths = [datasets] if isinstance(datasets, str) else datasets
-    return ", ".join(f"`{Path(path.rstrip('/')).name}`" for path in paths)
+def _training_data(args: Any) -> list[str]:
+    datasets = [args.dataset] if isinstance(args.dataset, str) else args.dataset
+    return list(dict.fromkeys([*datasets, *(getattr(args, "grounding_dataset", None) or ())]))
 
 
 def write_training_report(trainer: Any, output: Path) -> None:

@@ -1,7 +1,8 @@
 """``python -m lerobot_env_tabletop.record --episodes N --output DIR``: labelled demonstrations as a LeRobot dataset.
 
 Writes into DIR a LeRobot v3.0 dataset (``meta`` with ``action_contract.json``, ``data`` with language columns,
-``videos``), the grounding dataset (``grounding``, parquet) and ``recording.json`` (settings, contracts, timing).
+``videos``), the grounding dataset (``grounding``, parquet), a dataset card (``README.md``) and ``recording.json``
+(settings, contracts, timing).
 Interrupted, the same command goes on where it stopped; finished, it does nothing.
 """
 
@@ -161,6 +162,7 @@ def _write_missing(output: Path, settings: Settings, workers: int, progress: boo
     """Records the missing shards and joins all of them."""
     from tqdm import tqdm
 
+    from .card import write_card
     from .dataset import assemble
 
     shards = output / _SHARDS
@@ -184,6 +186,7 @@ def _write_missing(output: Path, settings: Settings, workers: int, progress: boo
         "recording_frames_per_second": round(fresh / max(recorded, 1e-9), 1),
         "workers": workers,
     }
+    write_card(output, settings, frames)
     _write_report(output, settings, complete=True, summary=figures)
     shutil.rmtree(shards)
 
