@@ -58,6 +58,7 @@ def compute(folder: Path, given: dict[str, np.ndarray]) -> tuple[Any, Any, dict[
     return model, processor, {"input_ids": inputs["input_ids"].numpy(), "actions": actions.numpy(), "units": units}
 
 
+@pytest.mark.slow
 def test_a_stranger_gets_the_same_numbers_from_the_hub(
     hub: Hub, push: Callable, robot: Path, recording: Path, toy: Path, draw_view: Callable, tmp_path: Path
 ) -> None:

@@ -24,15 +24,13 @@ class PushArguments:
 def run(args: PushArguments) -> int:
     """Checks, lists, uploads; prints the address."""
     from training_st4vla.publishing.checks import check_contents
-    from training_st4vla.publishing.contents import KINDS, detect_kind, list_contents
+    from training_st4vla.publishing.contents import detect_kind, list_contents, named_kind
 
     owner = _owner(args.repo_id)
     folder = Path(args.folder)
-    if args.type not in ("auto", *KINDS):
-        raise UserError(f"--type: expected auto, {', '.join(KINDS)}, found {args.type!r}.")
     if not folder.is_dir():
         raise UserError(f"expected a folder to publish, found nothing at {folder}.")
-    kind = detect_kind(folder) if args.type == "auto" else next(one for one in KINDS if one == args.type)
+    kind = detect_kind(folder) if args.type == "auto" else named_kind(args.type)
     contents = list_contents(folder, kind)
     for line in describe(contents.files, contents.left_out):
         say(line)

@@ -68,10 +68,8 @@ def detect_kind(folder: Path) -> Kind:
     Model, dataset or Space, by what only one of them has.
 
     Raises:
-        UserError: when the folder is absent, or is not exactly one of them.
+        UserError: when the folder is not exactly one of them.
     """
-    if not folder.is_dir():
-        raise UserError(f"expected a folder to publish, found nothing at {folder}.")
     found: list[Kind] = []
     if _model_type(folder) == "st4vla":
         found.append("model")
@@ -86,6 +84,19 @@ def detect_kind(folder: Path) -> Kind:
             "which with --type model, dataset or space."
         )
     return found[0]
+
+
+def named_kind(name: str) -> Kind:
+    """
+    The kind that a user named.
+
+    Raises:
+        UserError: when there is none of that name.
+    """
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise UserError(f"--type: expected auto, {', '.join(KINDS)}, found {name!r}.")
 
 
 def list_contents(folder: Path, kind: Kind) -> Contents:
@@ -132,4 +143,4 @@ def _model_type(folder: Path) -> str | None:
         return None
 
 
-__all__ = ["CARD", "KINDS", "Contents", "Kind", "detect_kind", "front_matter", "list_contents"]
+__all__ = ["CARD", "KINDS", "Contents", "Kind", "detect_kind", "front_matter", "list_contents", "named_kind"]
