@@ -13,10 +13,14 @@ def train(tmp_path: Path, model: Any, processor: Any, grounding_samples: list) -
     """Runs stage 1 on a copy of the small model and returns the trainer."""
     import copy
 
+    from training_st4vla.data.augmentation import Augmentation, AugmentedDataset
     from training_st4vla.grounding_config import SpatialGroundingConfig
     from training_st4vla.grounding_trainer import SpatialGroundingTrainer
 
-    def run(name: str = "run", resume: Any = None, **settings: Any) -> SpatialGroundingTrainer:
+    def run(name: str = "run", resume: Any = None, augment: bool = False, **settings: Any) -> SpatialGroundingTrainer:
+        samples: Any = grounding_samples
+        if augment:
+            samples = AugmentedDataset(samples, Augmentation())
         values = {
             "output_dir": str(tmp_path / name),
             "max_steps": 6,
@@ -30,7 +34,7 @@ def train(tmp_path: Path, model: Any, processor: Any, grounding_samples: list) -
         trainer = SpatialGroundingTrainer(
             model=copy.deepcopy(model),
             args=SpatialGroundingConfig(**{**values, **settings}),
-            train_dataset=grounding_samples,  # type: ignore[arg-type]
+            train_dataset=samples,
             processing_class=processor,
         )
         trainer.train(resume_from_checkpoint=resume)
@@ -55,6 +59,14 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, train: Callable[..., Any]
     assert losses(resumed) == losses(whole)
     for (name, one), (_, two) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
         assert one.equal(two), name
+
+
+def test_changed_images_are_the_same_when_resumed_with_workers(tmp_path: Path, train: Callable[..., Any]) -> None:
+    settings = {"augment": True, "save_strategy": "steps", "save_steps": 3}
+    whole = train("whole", **settings)
+    checkpoint = str(tmp_path / "whole" / "checkpoint-3")
+    assert losses(train("again", resume=checkpoint, dataloader_num_workers=2, **settings)) == losses(whole)
+    assert losses(train("plain")) != losses(whole)
 
 
 def test_settings_that_would_cut_images_are_refused(tmp_path: Path) -> None:
