@@ -14,12 +14,15 @@ def train(tmp_path: Path, model: Any, processor: Any, grounding_samples: list) -
     """Runs stage 1 on a copy of the small model and returns the trainer."""
     import copy
 
+    from training_st4vla.data.augmentation import Augmentation, AugmentedDataset
     from training_st4vla.grounding_config import SpatialGroundingConfig
     from training_st4vla.grounding_trainer import SpatialGroundingTrainer
 
     def run(
-        name: str = "run", resume: Any = None, samples: Any = grounding_samples, **settings: Any
+        name: str = "run", resume: Any = None, augment: bool = False, samples: Any = grounding_samples, **settings: Any
     ) -> SpatialGroundingTrainer:
+        if augment:
+            samples = AugmentedDataset(samples, Augmentation())
         values = {
             "output_dir": str(tmp_path / name),
             "max_steps": 6,
@@ -33,7 +36,7 @@ def train(tmp_path: Path, model: Any, processor: Any, grounding_samples: list) -
         trainer = SpatialGroundingTrainer(
             model=copy.deepcopy(model),
             args=SpatialGroundingConfig(**{**values, **settings}),
-            train_dataset=samples,  # type: ignore[arg-type]
+            train_dataset=samples,
             processing_class=processor,
         )
         trainer.train(resume_from_checkpoint=resume)
@@ -66,13 +69,27 @@ def test_questions_that_share_an_image_are_learnt_as_questions_apart(
     """The same four questions, one image: TRL's loss and its count of tokens are those of four sequences."""
     image = grounding_samples[0]["image"]
     samples = [{**sample, "image": image} for sample in grounding_samples[:4]]
-    apart = train("apart", samples=samples, max_steps=1)
-    together = train("together", samples=[{"questions": samples}], max_steps=1, per_device_train_batch_size=1)
+    apart = train("apart", samples=samples, max_steps=1, train_sampling_strategy="sequential")
+    together = train(
+        "together",
+        samples=[{"questions": samples}],
+        max_steps=1,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+    )
     assert losses(together) == pytest.approx(losses(apart), rel=1e-5)
     for (name, one), (_, two) in zip(apart.model.named_parameters(), together.model.named_parameters(), strict=True):
         assert torch.allclose(one, two, atol=2e-4), name
     inputs = together.data_collator([{"questions": samples}])
     assert together.state.log_history[0]["num_tokens"] == inputs["attention_mask"].sum()
+
+
+def test_changed_images_are_the_same_when_resumed_with_workers(tmp_path: Path, train: Callable[..., Any]) -> None:
+    settings = {"augment": True, "save_strategy": "steps", "save_steps": 3}
+    whole = train("whole", **settings)
+    checkpoint = str(tmp_path / "whole" / "checkpoint-3")
+    assert losses(train("again", resume=checkpoint, dataloader_num_workers=2, **settings)) == losses(whole)
+    assert losses(train("plain")) != losses(whole)
 
 
 def test_settings_that_would_cut_images_are_refused(tmp_path: Path) -> None:
