@@ -83,7 +83,8 @@ def test_forty_frames_of_one_view_are_learned(command: Callable[..., list[str]],
     from training_st4vla.commands.main import main
 
     output, started = tmp_path / "run", time.process_time()
-    assert main(command(output, 110, 8, warmup_steps=10, logging_steps=5, save_strategy="no")) == 0
+    flags = {"warmup_steps": 10, "logging_steps": 5, "save_strategy": "no", "save_dtype": "bfloat16"}
+    assert main(command(output, 110, 8, **flags)) == 0
     curve = history(output)
     assert min(curve[-3:]) < curve[0] / 5, curve
     assert time.process_time() - started < 2 * 120, "two minutes of two cores"
@@ -95,6 +96,8 @@ def test_forty_frames_of_one_view_are_learned(command: Callable[..., list[str]],
     assert first < second
     assert "| sim_pick_place_v21 | not stated |" in card  # `st4vla push` refuses until it is stated
     assert (output / "selftest" / "example.png").is_file()
+    assert json.loads((output / "config.json").read_text())["dtype"] == "bfloat16"
+    assert main(["selftest", str(output)]) == 0
 
 
 @pytest.mark.slow
@@ -192,6 +195,7 @@ def test_an_undeclared_contract_is_refused_with_the_file_to_write(
         ({"--dataset": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"--model": ""}, "--model: expected a model to start from"),
         ({"--dtype": "float16"}, "dtype"),
+        ({"--save-dtype": "float16"}, "--save-dtype"),
     ],
 )
 def test_what_does_not_exist_is_named(

@@ -14,7 +14,7 @@ _INHERITED = ("license", "license_name", "license_link", "base_model", "base_mod
 
 
 @dataclass(frozen=True)
-class DataSource:
+class CreditedData:
     """
     A dataset that a model learned from.
 
@@ -61,7 +61,7 @@ def portable_command(words: Sequence[str] | None = None) -> str:
     return f"{_program(program)} {shlex.join(map(_without_folders, arguments))}".rstrip()
 
 
-def describe_source(path: str) -> DataSource:
+def describe_source(path: str) -> CreditedData:
     """A dataset's name and licence, from its card, or from the `license` column of its grounding rows."""
     local = Path(path).expanduser()
     card = local / "README.md" if local.exists() else _download_card(path, "dataset")
@@ -70,7 +70,7 @@ def describe_source(path: str) -> DataSource:
         stated = ", ".join(sorted(row_licenses(local) - {"unknown"})) or None
     if isinstance(stated, list):
         stated = ", ".join(map(str, stated))
-    return DataSource(public_name(str(local)) if local.exists() else path, stated, None if local.exists() else path)
+    return CreditedData(public_name(str(local)) if local.exists() else path, stated, None if local.exists() else path)
 
 
 def row_licenses(path: Path) -> set[str]:
@@ -113,13 +113,13 @@ def trace_bases(models: Sequence[str]) -> Ancestry:
     return Ancestry({"base_model": named, "base_model_relation": "finetune"} if named else {})
 
 
-def add_step(history: str, summary: str, sources: Sequence[DataSource], dtype: str) -> str:
+def add_step(history: str, summary: str, sources: Sequence[CreditedData], dtype: str) -> str:
     """
     The history with what this process did appended: summary, command, data with licences, versions.
 
     Args:
         history (`str`): of the starting point, or empty. summary (`str`): one sentence.
-        sources (`Sequence[DataSource]`): what was learned from in this step. dtype (`str`): of the saved weights.
+        sources (`Sequence[CreditedData]`): what was learned from in this step. dtype (`str`): of the saved weights.
     """
     from training_st4vla.evaluation.report import RunInfo
 
@@ -171,7 +171,7 @@ def _front_matter(card: Path | None) -> dict[str, Any]:
 __all__ = [
     "NOT_STATED",
     "Ancestry",
-    "DataSource",
+    "CreditedData",
     "add_step",
     "describe_source",
     "portable_command",

@@ -11,7 +11,7 @@ from modeling_st4vla import ST4VLAForActionPrediction
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.errors import UserError
 from training_st4vla.model_card import build_model_card
-from training_st4vla.provenance import Ancestry, DataSource, add_step
+from training_st4vla.provenance import Ancestry, CreditedData, add_step
 from training_st4vla.selftest import write_selftest
 
 
@@ -57,7 +57,7 @@ def write_model(
     model: ST4VLAForActionPrediction,
     processor: ST4VLAProcessor,
     summary: str,
-    sources: Sequence[DataSource] = (),
+    sources: Sequence[CreditedData] = (),
     ancestry: Ancestry | None = None,
     notes: str = "",
 ) -> None:
@@ -67,7 +67,7 @@ def write_model(
     Args:
         folder (`Path`), name (`str`): where, and what the card calls it.
         summary (`str`): one sentence: how these weights came to be.
-        sources (`Sequence[DataSource]`): what they learned from in this step.
+        sources (`Sequence[CreditedData]`): what they learned from in this step.
         ancestry (`Ancestry`, *optional*): front matter and history of what they were made from.
         notes (`str`): markdown after the card's sources.
     """

@@ -22,8 +22,9 @@ def start_run(args: Any, training: Any, **parts: dict[str, Any]) -> Path | None:
     """
     if not args.model:
         raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
-    if args.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
+    for flag, dtype in (("--dtype", args.dtype), ("--save-dtype", args.save_dtype or args.dtype)):
+        if dtype not in ("float32", "bfloat16"):
+            raise UserError(f"{flag}: expected float32 or bfloat16, found {dtype!r}.")
     if training.push_to_hub:
         raise UserError(
             "--push-to-hub: the trainer would upload checkpoints and run files without a complete card. Leave it out, "
@@ -121,12 +122,15 @@ def last_complete_checkpoint(output: Path) -> Path | None:
 def finish_run(trainer: Any, model: Any, processor: Any, output: Path, args: Any) -> None:
     """Saves a model into the run's folder, with its training history and report; `args` name model and dataset."""
     from training_st4vla.adapters import merge_adapters
+    from training_st4vla.loading import DTYPES
     from training_st4vla.provenance import describe_source, public_name, trace_ancestry
     from training_st4vla.saving import publish_into
 
     trainer.save_state()
     write_training_report(trainer, output)
     model = merge_adapters(model, output / "adapter").eval()
+    if args.save_dtype is not None:
+        model = model.to(DTYPES[args.save_dtype])
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     datasets = _training_data(args)
     names = [f"`{public_name(one)}`" for one in datasets]

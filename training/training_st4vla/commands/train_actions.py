@@ -39,8 +39,9 @@ class TrainActionsArguments(MixtureFlags, DataFlags, AugmentFlags):
         "train LoRA adapters of this rank on the planner, and all other parts fully; everything fully without it", None
     )
     dry_run: bool = flag("take one step, print the memory it needs, and write nothing", False)
+    save_dtype: str | None = flag("dtype of the saved weights: float32 or bfloat16; that of training without it", None)
     attn_implementation: str = flag("attention: auto, sdpa, eager, flash_attention_2", "auto")
-    dtype: str = flag("dtype of the weights while training and when saved: float32 or bfloat16", "float32")
+    dtype: str = flag("dtype of the weights while training: float32 or bfloat16", "float32")
 
 
 def arguments() -> tuple[type, ...]:
