@@ -1,6 +1,7 @@
 """Settings of stage 1, spatial grounding."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from trl.trainer.sft_config import SFTConfig
@@ -50,7 +51,8 @@ class SpatialGroundingConfig(SFTConfig):
         if self.max_length is not None:
             raise ValueError(f"max_length: expected none, found {self.max_length}; a cut prompt loses image tokens.")
         # The collator makes inputs of samples: nothing is to be prepared before.
-        self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        asked: Any = self.dataset_kwargs or {}
+        self.dataset_kwargs = {**asked, "skip_prepare_dataset": True}
         # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
