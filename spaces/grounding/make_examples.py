@@ -17,7 +17,7 @@ from grounding_demo.examples import ANSWERS, FOLDER, load_examples
 from grounding_demo.grounder import Asked, ModelGrounder
 from grounding_demo.limits import open_upload
 
-# picture, task, seed of the split `in_distribution`: scenes in which the named things are well visible
+# picture, task, seed of the split `easy`, which the published model has learned
 SCENES = (("scene_a.jpg", "pick_place", 3), ("scene_b.jpg", "pick_place", 11), ("scene_c.jpg", "pick_place", 24))
 ACTING = "scene_b.jpg"  # with the wrist view, the example of the Act page
 SIZE = 448  # pixels
@@ -33,7 +33,7 @@ def render() -> None:
     from lerobot_env_tabletop.env import make_env
 
     for name, task, seed in SCENES:
-        env = make_env(task, "in_distribution", image_size=SIZE)
+        env = make_env(task, "easy", image_size=SIZE)
         observation, info = env.reset(seed=seed)
         save(observation["pixels"]["front"], name)
         if name == ACTING:

@@ -1,0 +1,72 @@
+"""
+Several questions about one image in one sequence, each as if it were asked alone.
+
+A sequence is `[images][question 1, answer 1][question 2, answer 2]...`: every turn sees the images and itself, and its
+positions go on from the images. So states and losses are those of separate sequences, while the images, most of the
+work of a short question, are computed once.
+"""
+
+from typing import Any
+
+import torch
+
+
+def separate_turns(
+    planner: Any,
+    input_ids: torch.LongTensor,
+    turn_ids: torch.LongTensor,
+    attention_mask: torch.Tensor,
+    mm_token_type_ids: torch.Tensor,
+    image_grid_thw: torch.LongTensor,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, torch.Tensor]:
+    """
+    What the planner has to be given for turns that do not see each other.
+
+    Args:
+        planner: `Qwen2_5_VLModel` or another that has its `get_rope_index`.
+        input_ids (`torch.LongTensor` of shape `(batch, length)`).
+        turn_ids (`torch.LongTensor` of shape `(batch, length)`): 0 at what all turns share, which comes first, then 1
+            in the first turn, 2 in the second, ...; any value at padding, which comes last.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`): 0 at padding.
+        mm_token_type_ids (`(batch, length)`), image_grid_thw (`(images, 3)`): of the processor.
+        dtype (`torch.dtype`): of the attention scores.
+
+    Returns:
+        `position_ids` `(3, batch, length)` and `attention_mask` `(batch, 1, length, length)`, which is added to the
+        attention scores.
+
+    Raises:
+        ValueError: with flash attention, which takes no such mask.
+    """
+    if "flash" in str(planner.config._attn_implementation):
+        raise ValueError(
+            "turn_ids: several questions per image need attn_implementation 'sdpa' or 'eager', found "
+            f"{planner.config._attn_implementation!r}."
+        )
+    length = input_ids.shape[1]
+    place = torch.arange(length, device=input_ids.device)
+    # After the images positions grow by one per token. Each turn starts where the first one does.
+    begins = torch.ones_like(turn_ids, dtype=torch.bool)
+    begins[:, 1:] = turn_ids[:, 1:] != turn_ids[:, :-1]
+    start = torch.where(begins, place, 0).cummax(dim=1).values
+    real = attention_mask.bool()
+    shared = (turn_ids == 0) & real
+    first = shared.sum(dim=1, keepdim=True)
+    positions, _ = planner.get_rope_index(
+        input_ids,
+        mm_token_type_ids=mm_token_type_ids,
+        image_grid_thw=image_grid_thw,
+        attention_mask=attention_mask,
+    )
+    positions = positions - torch.where(shared | ~real, 0, start - first)
+
+    sees = shared[:, None, :] | (turn_ids[:, :, None] == turn_ids[:, None, :])
+    sees = sees & real[:, None, :] & (place[:, None] >= place)
+    # Padding sees itself: a row that sees nothing would be NaN and spread.
+    sees = sees | torch.eye(length, dtype=torch.bool, device=sees.device)
+    mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
+    return {"position_ids": positions, "attention_mask": mask[:, None]}
+
+
+__all__ = ["separate_turns"]

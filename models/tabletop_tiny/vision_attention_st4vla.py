@@ -1,0 +1,96 @@
+"""
+The planner's vision attention without a loop over windows.
+
+Without flash-attn, transformers calls attention once per window (Qwen2.5-VL) or per image (Qwen3-VL): hundreds of
+small calls in every pass. Windows of one length neither see nor differ from each other, so here they share one call.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLVisionAttention,
+    apply_rotary_pos_emb_vision,
+    eager_attention_forward,
+)
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention
+from transformers.utils.generic import is_flash_attention_requested
+
+
+class BatchedWindows:
+    """Replaces `forward` of transformers' vision attention; weights and results are the same."""
+
+    config: Any
+    qkv: nn.Module
+    proj: nn.Module
+    num_heads: int
+    scaling: float
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        max_seqlen: int | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(patches, width)`): all windows one after the other.
+            cu_seqlens (`torch.IntTensor` of shape `(windows + 1,)`): where each window begins, and the end.
+            position_embeddings (two `torch.Tensor` of shape `(patches, head_dim)`): cosines and sines.
+        """
+        if is_flash_attention_requested(self.config):  # has its own kernel for windows of any length
+            return super().forward(  # pyright: ignore[reportAttributeAccessIssue]
+                hidden_states, cu_seqlens, position_embeddings=position_embeddings, max_seqlen=max_seqlen, **kwargs
+            )
+        queries, keys, values = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        queries, keys = apply_rotary_pos_emb_vision(queries, keys, *position_embeddings)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+
+        def attend(*parts: torch.Tensor) -> torch.Tensor:
+            """Queries, keys and values `(windows, length, heads, head_dim)`; returns the same shape."""
+            query, key, value = (part.transpose(1, 2) for part in parts)
+            return attention(
+                self, query, key, value, attention_mask=None, scaling=self.scaling, is_causal=False, **kwargs
+            )[0]
+
+        windows = list(pairwise(cu_seqlens.tolist()))
+        lengths = {end - start for start, end in windows}
+        if len(lengths) == 1:
+            whole = [tensor.unflatten(0, (-1, *lengths)) for tensor in (queries, keys, values)]
+            return self.proj(attend(*whole).reshape(hidden_states.shape))
+        attended = torch.empty_like(queries)
+        for length in sorted(lengths):
+            starts = torch.tensor([start for start, end in windows if end - start == length])
+            places = (starts[:, None] + torch.arange(length)).to(hidden_states.device)
+            attended[places] = attend(queries[places], keys[places], values[places]).to(attended.dtype)
+        return self.proj(attended.reshape(hidden_states.shape))
+
+
+class BatchedQwen25VisionAttention(BatchedWindows, Qwen2_5_VLVisionAttention):
+    """Qwen2.5-VL's, windows batched."""
+
+
+class BatchedQwen3VisionAttention(BatchedWindows, Qwen3VLVisionAttention):
+    """Qwen3-VL's, images batched."""
+
+
+BATCHED = {
+    Qwen2_5_VLVisionAttention: BatchedQwen25VisionAttention,
+    Qwen3VLVisionAttention: BatchedQwen3VisionAttention,
+}
+
+
+def batch_windows(vlm: nn.Module) -> None:
+    """Puts the batched attention in place of transformers' own, in every block of a planner's vision tower."""
+    for module in vlm.modules():
+        batched = BATCHED.get(type(module))  # pyright: ignore[reportArgumentType]
+        if batched is not None:
+            module.__class__ = batched  # same weights and fields; only `forward` differs
+
+
+__all__ = ["batch_windows"]
