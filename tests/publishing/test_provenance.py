@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training_st4vla.provenance import (
-    DataSource,
+    CreditedData,
     add_step,
     describe_source,
     portable_command,
@@ -51,11 +51,11 @@ def test_sources_state_their_licence(tmp_path: Path) -> None:
     table = pa.table({"license": ["cc-by-4.0", "mit", "cc-by-4.0", "unknown"]})
     pq.write_table(table, rows / "grounding" / "chunk-000" / "file-000.parquet")
     (tmp_path / "points.jsonl").write_text('{"license": "mit"}\n\n{"instruction": "x"}\n')
-    assert describe_source(str(card)) == DataSource("card", "mit")
-    assert describe_source(str(rows)) == DataSource("rows", "cc-by-4.0, mit")
-    assert describe_source(str(none)) == DataSource("none", None)
-    assert describe_source(str(tmp_path / "points.jsonl")) == DataSource("points.jsonl", "mit")
-    assert describe_source("somebody/data") == DataSource("somebody/data", None, "somebody/data")  # offline
+    assert describe_source(str(card)) == CreditedData("card", "mit")
+    assert describe_source(str(rows)) == CreditedData("rows", "cc-by-4.0, mit")
+    assert describe_source(str(none)) == CreditedData("none", None)
+    assert describe_source(str(tmp_path / "points.jsonl")) == CreditedData("points.jsonl", "mit")
+    assert describe_source("somebody/data") == CreditedData("somebody/data", None, "somebody/data")  # offline
 
 
 def test_a_card_carries_the_steps_of_its_ancestors(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_card_carries_the_steps_of_its_ancestors(tmp_path: Path) -> None:
     ancestry = trace_ancestry(str(tmp_path))
     assert ancestry.metadata == {"license": "mit", "base_model": ["a/b"]}
     assert ancestry.history == first
-    second = add_step(ancestry.history, "Trained.", [DataSource("d", "mit"), DataSource("e")], "bfloat16")
+    second = add_step(ancestry.history, "Trained.", [CreditedData("d", "mit"), CreditedData("e")], "bfloat16")
     assert second.startswith("### Step 1\n\nBegun.")
     assert "### Step 2\n\nTrained." in second
     assert "| d | mit |\n| e | not stated |" in second

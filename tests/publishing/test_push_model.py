@@ -213,5 +213,6 @@ def test_trainers_do_not_push_past_the_checks() -> None:
     from training_st4vla.commands.runs import start_run
     from training_st4vla.errors import UserError
 
+    args = SimpleNamespace(model="robot", dtype="float32", save_dtype=None)
     with pytest.raises(UserError, match="publish the finished model with `st4vla push"):
-        start_run(SimpleNamespace(model="robot", dtype="float32"), SimpleNamespace(push_to_hub=True))
+        start_run(args, SimpleNamespace(push_to_hub=True))
