@@ -30,7 +30,6 @@ def test_a_space_arrives(hub: Hub, push: Callable, space: Path) -> None:
             "app_file: main.py",
             "`app_file`: expected a file of this folder, found none",
         ),
-        ("README.md", "models: [me/robot]\n", "", "`models` is missing at the top of README.md"),
         ("README.md", "title: Grounding", "title: [", "the YAML block at its top is not readable"),
         ("requirements.txt", "st4vla", "-e /home/alice/st4vla", "requirements.txt holds the local path /home/alice"),
     ],
@@ -42,3 +41,11 @@ def test_refusals(hub: Hub, push: Callable, space: Path, file: str, old: str, ne
     code, out, err = push(space, "--repo-id", "me/space")
     assert (code, out, hub.requests) == (1, "", [])
     assert message in err
+
+
+def test_our_own_space_is_ready_to_be_published(push: Callable) -> None:
+    """It carries its model in the package, so its card names none: a remark, no refusal."""
+    folder = Path(__file__).resolve().parents[2] / "spaces" / "grounding"
+    code, _, err = push(folder, "--repo-id", "me/space", "--dry-run")
+    assert code == 0, err
+    assert "names no model" in err

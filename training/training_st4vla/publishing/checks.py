@@ -42,7 +42,7 @@ _NO_CARD = {
     "model": f"no {CARD}. `save_model_folder` and every command that saves a model write one.",
     "dataset": f"no {CARD}. `lerobot_env_tabletop.record` writes one; for other recordings save the card of "
     "`lerobot.datasets.utils.create_lerobot_dataset_card(license=..., dataset_info=...)` there.",
-    "space": f"no {CARD}. A Space needs one, with title, sdk, sdk_version, app_file and models at its top.",
+    "space": f"no {CARD}. A Space needs one, with title, sdk, sdk_version and app_file at its top.",
 }
 
 
@@ -155,8 +155,12 @@ def _check_dataset(findings: Findings, folder: Path) -> None:
 
 def _check_space_card(findings: Findings, contents: Contents) -> None:
     data = front_matter(contents.folder)
-    for key in ("title", "sdk_version", "app_file", "models"):
+    for key in ("title", "sdk_version", "app_file"):
         _expect(findings, data, key)
+    if not data.get("models"):
+        findings.warning(
+            "card", "`models` names no model at the top of README.md: no model's page will link this Space."
+        )
     _expect(findings, data, "sdk", "gradio")
     version, app = str(data.get("sdk_version", "")), str(data.get("app_file", ""))
     if version and not re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
