@@ -13,6 +13,8 @@ CURVES = (
     ("eval_box_accuracy@0.5", "share right", "Boxes of the episode's own frames, IoU at least 0.5."),
     ("eval_box_iou", "mean IoU", "The same boxes: mean overlap."),
     ("eval_box_parse_rate", "share readable", "Answers that could be read as boxes."),
+    ("eval_trace_parse_rate", "share readable", "Answers that could be read as gripper paths."),
+    ("eval_trace_rmse_diagonal", "error", "Error of gripper paths, of the image's diagonal; 1 where unreadable."),
     ("action_loss", "loss", "Action loss of the training batches."),
     ("lm_loss", "loss", "Text loss of the training batches; vanilla training has none."),
     ("eval_action_mae_ratio", "ratio", "Open-loop error of sampled chunks; 1 is the better trivial baseline."),
@@ -36,7 +38,7 @@ def summary(folder: Path, names: list[str]) -> list[list[Any]]:
     rows = []
     for name in names:
         row: list[Any] = [name]
-        for metric in ("action_loss", "lm_loss", "eval_box_accuracy@0.5", "eval_box_parse_rate"):
+        for metric in ("action_loss", "lm_loss", "eval_box_accuracy@0.5", "eval_trace_rmse_diagonal"):
             _, values = curve(folder / name, metric)
             row.append(f"{values[0]:.3f} → {values[-1]:.3f}" if values else "none")
         rows.append([*row, f"{curve(folder / name, 'eval_action_mae_ratio')[1][-1]:.2f}"])
@@ -53,9 +55,9 @@ def write_report(folder: Path, names: list[str]) -> Path:
     steps, right = curve(folder / "grounded", "eval_box_accuracy@0.5")
     report.figure(plot_loss_curve(steps, {"right": right}, log_scale=False, ylabel="share right"), "Stage 1.")
     report.section("After").table(
-        headers=("run", "action loss", "text loss", "boxes right", "boxes readable", "open-loop error"),
+        headers=("run", "action loss", "text loss", "boxes right", "path error", "open-loop error"),
         rows=summary(folder, names),
-        caption="First → last. Open-loop error: of the better trivial baseline.",
+        caption="First → last. Path error: of the image's diagonal. Open-loop error: of the better trivial baseline.",
     )
     report.section("Curves")
     for metric, label, caption in CURVES:

@@ -22,7 +22,7 @@ def refuse_sharded(trainer: Any, flag: str, what: str) -> None:
 
 def whole_model(trainer: Any) -> Any:
     """
-    The trained model in one piece. All processes must call it: they hand their pieces to the first.
+    The trained model in one piece, after training. All processes must call it: they hand their pieces to the first.
 
     Returns:
         The trainer's own model where nothing is sharded; else a new one on the CPU in the first process, and None in
@@ -33,6 +33,12 @@ def whole_model(trainer: Any) -> Any:
         return model
     wrapped = trainer.deepspeed if trainer.is_deepspeed_enabled else trainer.model
     weights = trainer.accelerator.get_state_dict(wrapped)
+    if trainer.is_deepspeed_enabled:
+        # Training is over. While transformers remembers a ZeRO-3 config, every new model is built in pieces and every
+        # `generate` waits for all processes; the first one alone would wait for ever.
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()
     if not trainer.is_world_process_zero():
         return None
     whole = ST4VLAForActionPrediction(model.config).to(next(iter(weights.values())).dtype)
