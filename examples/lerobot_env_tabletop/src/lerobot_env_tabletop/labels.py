@@ -84,7 +84,7 @@ class CameraLabels:
 
 @dataclass(frozen=True)
 class _View:
-    """A segmentation of :data:`FINE` times the image's size, with the means to ask about points of the image."""
+    """A segmentation with the means to ask about it; a pixel that shows several things belongs to none."""
 
     labels: np.ndarray
     table: np.ndarray
@@ -92,10 +92,10 @@ class _View:
     items: tuple[Item, ...]
 
     def pixel(self, point: np.ndarray) -> tuple[int, int] | None:
-        """Row and column of the segmentation under a point of the image, None outside the image."""
+        """Row and column under a projected point, None outside the image."""
         if not np.isfinite(point).all() or not bool(self.pose.contains(point)):
             return None
-        return int(FINE * point[1]), int(FINE * point[0])
+        return int(point[1]), int(point[0])
 
     def in_item(self, index: int, point: np.ndarray) -> Point | None:
         """The point if it lies in the item's visible part, else the centre of the nearest pixel that does."""
@@ -105,13 +105,19 @@ class _View:
         rows, columns = np.nonzero(self.labels == index)
         if not len(rows) or not np.isfinite(point).all():
             return None
-        x, y = (columns + 0.5) / FINE, (rows + 0.5) / FINE
-        best = int(np.argmin((x - point[0]) ** 2 + (y - point[1]) ** 2))
-        return float(x[best]), float(y[best])
+        best = int(np.argmin((columns + 0.5 - point[0]) ** 2 + (rows + 0.5 - point[1]) ** 2))
+        return float(columns[best]) + 0.5, float(rows[best]) + 0.5
 
     def on_table(self, point: np.ndarray) -> bool:
         pixel = self.pixel(point)
         return pixel is not None and bool(self.table[pixel])
+
+
+def _whole_pixels(fine: np.ndarray, mixed: int) -> np.ndarray:
+    """From a label image of :data:`FINE` times the size to one of the size; `mixed` where a pixel shows several."""
+    blocks = fine.reshape(fine.shape[0] // FINE, FINE, fine.shape[1] // FINE, FINE)
+    first = blocks[:, :1, :, :1]
+    return np.where((blocks == first).all(axis=(1, 3)), first[:, 0, :, 0], mixed)
 
 
 def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:
@@ -122,6 +128,7 @@ def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visi
             else. A sharp corner may cover no pixel's centre: boxes of whole pixels miss it by more than a pixel.
         items: The scene's items.
     """
+    whole = _whole_pixels(labels, -1)
     rows, columns = np.nonzero(labels >= 0)
     shown = labels[rows, columns]
     pixels = np.bincount(shown, minlength=len(items)) / FINE**2
@@ -131,8 +138,12 @@ def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visi
         x, y = columns[mine], rows[mine]
         edges = (x.min(), y.min(), x.max() + 1, y.max() + 1)
         box: Box = tuple(float(edge) / FINE for edge in edges)  # type: ignore[assignment]
+        rows_of, columns_of = np.nonzero(whole == index)
+        if not len(rows_of):  # a sliver that fills no pixel: nothing to point at
+            continue
+        x, y = columns_of + 0.5, rows_of + 0.5
         middle = int(np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2))
-        point = ((float(x[middle]) + 0.5) / FINE, (float(y[middle]) + 0.5) / FINE)
+        point = (float(x[middle]), float(y[middle]))
         found[items[index].name] = Visible(items[index], box, point, round(float(pixels[index])))
     return found
 
@@ -174,8 +185,10 @@ class Labeler:
         """
         geoms = self._renderer.segmentation(FINE)
         pose = camera_pose(self._sim.model, self._sim.data, camera, self._renderer.size)
-        view = _View(self._by_geom[geoms], geoms == self._table, pose, self._items)
-        result = CameraLabels(camera, goal, visible_items(view.labels, self._items))
+        labels = self._by_geom[geoms]
+        table = _whole_pixels(geoms, -1) == self._table
+        view = _View(_whole_pixels(labels, -1), table, pose, self._items)
+        result = CameraLabels(camera, goal, visible_items(labels, self._items))
         positions = self._sim.positions()
         if goal is not None:
             result.target = self._target(view, result, goal, positions)
