@@ -110,9 +110,9 @@ class PointQuestions(GroundingDataset):
     def __init__(self, dataset: GroundingDataset) -> None:
         self.__dict__ = dict(dataset.__dict__)
 
-    def sample(self, index: int) -> GroundingSample:
-        """See `GroundingDataset.sample`."""
-        sample = super().sample(index)
+    def read(self, values: Any, number: int, where: str) -> GroundingSample:
+        """See `GroundingDataset.read`."""
+        sample = super().read(values, number, where)
         return replace(sample, kind="point") if sample.kind == "box" else sample
 
     def select(self, indices: Any) -> "PointQuestions":

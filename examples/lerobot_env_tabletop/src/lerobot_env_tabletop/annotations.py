@@ -72,6 +72,8 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
 
     def add(role: str, words: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = ()) -> None:
         kind = "point" if points else "box" if boxes else "trace"
+        if any((known["kind"], known["instruction"]) == (kind, words) for known in answers):
+            return  # the same thing under another role
         answers.append(
             {
                 "role": role,

@@ -76,8 +76,11 @@ class GroundingDataset(Dataset):
         """Sample `index`, with nothing decoded. Raises `DataError` when its row has another layout."""
         position = range(len(self))[int(index)]
         row = int(self._row_of[position])
-        where = self.table.where(row)
-        return LAYOUTS[self.layout].sample(self.table[row], int(self._number[position]), where, self.options)
+        return self.read(self.table[row], int(self._number[position]), self.table.where(row))
+
+    def read(self, values: Mapping[str, Any], number: int, where: str) -> GroundingSample:
+        """Sample `number` of a row's values; `where` the row is, for errors."""
+        return LAYOUTS[self.layout].sample(dict(values), number, where, self.options)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.sample(index).to_item()
@@ -91,9 +94,9 @@ class GroundingDataset(Dataset):
         return (read() for read in self._readers())
 
     def _readers(self) -> Iterator[Callable[[], GroundingSample]]:
-        rows, read = self._row_of.tolist(), LAYOUTS[self.layout].sample
+        rows = self._row_of.tolist()
         for row, number, values in zip(rows, self._number.tolist(), self.table.read(rows), strict=True):
-            yield partial(read, values, number, self.table.where(row), self.options)
+            yield partial(self.read, values, number, self.table.where(row))
 
     def lengths(self) -> list[int]:
         """Characters of each sample's question and answer: what batches of like length are made by."""
