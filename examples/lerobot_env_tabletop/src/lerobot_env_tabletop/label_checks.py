@@ -1,7 +1,7 @@
 """Checks labels against an independent account of the same frame: geometry, and MuJoCo's own renderer.
 
 * A box is compared with the extent of the item's surface, projected from its pose by a camera matrix built here.
-* Points are looked up in a segmentation made by ``mujoco.Renderer``.
+* Points, of every item and of the order, are looked up in a segmentation made by ``mujoco.Renderer``.
 * Traces are compared with where the tool really went when the same actions are played again.
 """
 
@@ -114,6 +114,7 @@ def _check_camera(env: TabletopEnv, label: CameraLabels, renderer: Any, fine: An
     close = np.where(close >= 0, sim.model.geom_bodyid[np.maximum(close, 0)], -1)
     for name, seen in label.visible.items():
         body = sim.body_id(name)
+        tally.point(bodies[int(seen.point[1]), int(seen.point[0])] == body)
         expected = projected_box(sim.model, sim.data, body, matrix, size)
         mask = _alone(sim.model, sim.data, body, label.camera, fine)
         if expected is None or not mask.any():
