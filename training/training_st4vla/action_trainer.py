@@ -5,6 +5,7 @@
 import time
 from collections import defaultdict
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,12 @@ class SpatialActionTrainer(StrictResume):
             logs.update(self._gauges.read(self.accelerator))
             logs.update(self._similarity.take() if self._similarity is not None else {})
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # The average before the rest: the trainer's state, written last, says that a checkpoint is whole.
+        if self._average is not None and self.args.should_save:
+            self._average.save(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -39,9 +39,10 @@ class WeightAverage(TrainerCallback):
         if self._average is not None:
             self._average.step(self._parameters)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._average is not None and state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    def save(self, folder: Path) -> None:
+        """The average into a checkpoint's folder, new or not."""
+        if self._average is not None:
+            folder.mkdir(parents=True, exist_ok=True)
             torch.save(self._average.state_dict(), folder / FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
