@@ -211,7 +211,7 @@ class SpatialActionTrainer(StrictResume):
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor, None, None]:
         """The loss alone: actions are scored by sampling them."""
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
 
@@ -238,7 +238,8 @@ class SpatialActionTrainer(StrictResume):
         processor: Any = self.processing_class
         model = self.accelerator.unwrap_model(self.model)
         frames = evenly(self.args.eval_frames, len(dataset))
-        with evaluation_mode(model), self.compute_loss_context_manager():
+        # `--bf16` lies in the trained model's `forward`, which sampling does not call.
+        with evaluation_mode(model), self.accelerator.autocast():
             predictions = predict_actions(
                 model,
                 processor,

@@ -49,6 +49,11 @@ class WeightAverage(TrainerCallback):
         if self._average is not None:
             self._average.copy_to(self._parameters)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the average."""
+        return 0 if self._average is None else sum(parameter.nbytes for parameter in self._average.shadow_params)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within it the model computes with the average."""
