@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from processing_st4vla import Box, GroundingResult, Point, Trace
+from processing_st4vla.spatial import RejectReason
 from training_st4vla.data.errors import DataError, explain
 from training_st4vla.data.grounding.schema import GroundingSample, MaskAnswer
 from training_st4vla.evaluation.geometry import resample_by_arc_length
@@ -18,6 +19,7 @@ from training_st4vla.evaluation.table import ResultTable
 
 MASK_THRESHOLD = 0.5
 _PRIOR_POINTS = 10
+_MISPLACED = frozenset({RejectReason.OUTSIDE, RejectReason.INVERTED_BOX, RejectReason.EMPTY_BOX})
 _SHOWN = {
     "box": ("accuracy@0.5", "iou"),
     "point": ("point_accuracy",),
@@ -58,6 +60,9 @@ def score_grounding(
 ) -> dict[str, KindScore]:
     """Scores answers kind by kind, by the rules of `grounding_scores`: a failure to answer is a failure.
 
+    Points and boxes that were read but lie outside the image, and boxes that enclose nothing, are answers that miss:
+    they count like surplus ones. A trace that leaves the image is a failure; `embodied-r1` measures it as it is.
+
     A point is scored by the region in which it is right: the mask or the boxes of its own sample, or the boxes of a
     box sample with the same image and words. Point questions without any region, and answers in words, are not
     scored.
@@ -86,15 +91,15 @@ def score_grounding(
         chosen = [i for i, sample in enumerate(samples) if sample.kind == kind and (kind != "point" or i in regions)]
         if not chosen:
             continue
-        answers = [_coordinates(results[i], kind) for i in chosen]
+        answers = [_answered(results[i], kind, compat) for i in chosen]
         truths = [samples[i] for i in chosen]
         drawn = Resampling(_groups(truths), num_resamples)
         if kind == "box":
-            score = score_boxes(answers, [_coordinates(truth.answer, "box") for truth in truths], resampling=drawn)
+            score = score_boxes(answers, [_held(truth.answer, "box") for truth in truths], resampling=drawn)
         elif kind == "point":
             score = _score_points(answers, [regions[i] for i in chosen], truths, compat, drawn)
         else:
-            paths = [_coordinates(truth.answer, "trace") for truth in truths]
+            paths = [_held(truth.answer, "trace") for truth in truths]
             sizes = [truth.image_size for truth in truths]
             protocol = compat if compat == "embodied-r1" else None
             score = score_traces(answers, paths, sizes, compat=protocol, resampling=drawn)
@@ -274,36 +279,48 @@ def _draw_truth(sample: GroundingSample, image: Image.Image) -> Image.Image:
 # --- Parts ----------------------------------------------------------------------------------------------------------
 
 
-def _coordinates(result: Any, kind: str) -> Any:
-    """What a result holds of a kind: boxes `[n, 4]`, points `[n, 2]`, the first path `[n, 2]`.
-
-    None for nothing that could be read; an empty list for an explicit "nothing", which RoboPoint's scorer tells apart.
-    """
+def _held(result: Any, kind: str) -> list[Any]:
+    """What a result holds of a kind: boxes `[n, 4]`, points `[n, 2]`, the first path `[n, 2]`."""
     if not isinstance(result, GroundingResult):
-        return None
-    if result.is_empty and not result.rejected:
         return []
     if kind == "box":
-        return [box.xyxy for box in result.boxes] or None
+        return [box.xyxy for box in result.boxes]
     if kind == "point":
-        return [point.xy for point in result.points] or None
-    return list(result.traces[0].points) if result.traces else None
+        return [point.xy for point in result.points]
+    return list(result.traces[0].points) if result.traces else []
+
+
+def _answered(result: GroundingResult, kind: str, compat: Compat | None) -> list[Any]:
+    """What an answer says of a kind, as in `_held`, with what was rejected for where it lies."""
+    held, misplaced = _held(result, kind), [e.coordinates for e in result.rejected if e.reason in _MISPLACED]
+    if kind == "trace":
+        paths = [flat for flat in misplaced if len(flat) >= 4] if compat == "embodied-r1" else []
+        return held if held or not paths else list(zip(paths[0][::2], paths[0][1::2], strict=True))
+    if kind == "point" and compat == "robopoint":
+        held = held + [pixel for box in result.boxes for pixel in _pixels(box)]
+    return held + [flat for flat in misplaced if len(flat) == {"box": 4, "point": 2}[kind]]
+
+
+def _pixels(box: Box) -> list[tuple[int, int]]:
+    """All pixels of a box: what RoboPoint's scorer makes of four numbers."""
+    x1, y1, x2, y2 = map(int, box.xyxy)
+    return list(itertools.product(range(x1, x2), range(y1, y2)))
 
 
 def _regions(samples: Sequence[GroundingSample], source: Iterable[GroundingSample]) -> dict[int, Any]:
     """For each point sample, the boxes `[n, 4]` or the `MaskAnswer` in which its point is right."""
     wanted = {(sample.image.key, sample.instruction) for sample in samples if sample.kind == "point"}
     named = {
-        (sample.image.key, sample.instruction): _coordinates(sample.answer, "box")
+        (sample.image.key, sample.instruction): _held(sample.answer, "box")
         for sample in (itertools.chain(samples, source) if wanted else ())
         if sample.kind == "box" and (sample.image.key, sample.instruction) in wanted
     }
     regions: dict[int, Any] = {}
     for index, sample in enumerate(samples):
         if sample.kind == "point":
-            own = sample.answer if isinstance(sample.answer, MaskAnswer) else _coordinates(sample.answer, "box")
+            own = sample.answer if isinstance(sample.answer, MaskAnswer) else _held(sample.answer, "box")
             region = own or named.get((sample.image.key, sample.instruction))
-            if region is not None:
+            if region:
                 regions[index] = region
     return regions
 
