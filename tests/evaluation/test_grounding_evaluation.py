@@ -17,7 +17,6 @@ from training_st4vla.evaluation.grounding_evaluation import (
     comparison_table,
     draw_answer,
     headline_metrics,
-    prior_results,
     score_grounding,
 )
 
@@ -160,27 +159,6 @@ def test_questions_of_one_episode_are_drawn_together(tmp_path: Path) -> None:
     same = [kept[0]] * 3
     score = score_grounding([boxes(BOX)] * 3, same, num_resamples=100)["box"].score
     assert not score.metrics[0].macro.has_bounds  # three questions about one image are no sample
-
-
-def test_the_prior() -> None:
-    far = (40.0, 20.0, 60.0, 40.0)
-    samples = [
-        sample("box", boxes(BOX)),
-        sample("box", boxes(far)),
-        sample("point", boxes(BOX)),
-        masked(),
-        sample("trace", trace((0, 0), (10, 0))),
-        sample("trace", trace((0, 20), (10, 20))),
-    ]
-    found = prior_results(samples)
-    assert found[0].boxes[0].xyxy == exactly(np.mean([BOX, far], axis=0).tolist())
-    assert found[1].boxes == found[0].boxes
-    assert found[2].points[0].xy == exactly((20.0, 18.0))
-    assert found[4].traces[0].points[0] == exactly((0.0, 10.0))
-    assert len(found[4].traces[0].points) == 10
-    other = prior_results(samples, [sample("box", boxes((0, 0, 64, 48)))])
-    assert other[0].boxes[0].xyxy == (0, 0, 64, 48)
-    assert other[2].is_empty
 
 
 def test_the_table_puts_answerers_side_by_side() -> None:
