@@ -62,9 +62,9 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     shown = capsys.readouterr()
     assert "accuracy@0.5" in shown.out
     assert "shuffled words" in shown.out
-    assert "1 questions were not scored" in shown.err
+    assert "1 questions ask for words and are not scored" in shown.out
     split = json.loads(files["figures.json"].read_text())["splits"]["all"]
-    assert (split["questions"], split["not_scored"]) == (3, 1)
+    assert (split["questions"], split["not_scored"]) == (3, {"words": 1, "points_without_region": {}})
     assert split["model"]["box"]["headline"]["estimate"] == 1.0
     assert split["model"]["point"]["headline"]["estimate"] == 1.0
     assert split["model"]["trace"]["headline"]["estimate"] < 0.01
@@ -80,6 +80,26 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     assert report.count("<img") == 3
     assert "always the mean answer of these questions" in report
     assert main([*argv, "--report", str(files["report.html"])]) == 1
+
+
+def test_points_without_a_region_are_counted_by_role(
+    tmp_path: Path, knowing: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowing(right)
+    image = save(tmp_path / "0.png", picture())
+    point = {"kind": "point", "points": [[20, 18]], "labels": []}
+    rows = [schema_row(image, **point, role="target")]
+    rows += [schema_row(image, **point, boxes=[], instruction=f"free {n}", role="free_space") for n in range(2)]
+    rows.append(schema_row(image, **point, boxes=[], instruction="the place to put it", role="place"))
+    target = tmp_path / "figures.json"
+    argv = ["evaluate-grounding", "--model", "m", "--benchmark", str(write_lines(tmp_path / "rows.jsonl", rows))]
+    assert main([*argv, "--json", str(target), "--report", str(tmp_path / "report.html")]) == 0
+    split = json.loads(target.read_text())["splits"]["all"]
+    assert split["model"]["point"]["num_questions"] == 1
+    assert split["not_scored"]["points_without_region"] == {"free_space": 2, "place": 1}
+    for text in (capsys.readouterr().out, (tmp_path / "report.html").read_text()):
+        assert "3 of 4 questions are not scored (2 free_space, 1 place)" in text
+        assert "visible box of what is asked for is right (1 questions)" in text
 
 
 def two_objects(folder: Path) -> Path:

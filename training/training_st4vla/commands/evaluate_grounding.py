@@ -1,6 +1,7 @@
 """`st4vla evaluate-grounding`: points, boxes and traces against the truth, in scores that can be compared."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,8 @@ def run(args: EvaluateGroundingArguments) -> int:
 class SplitResult:
     """
     One split's questions, answers and scores: `scores` by answerer (`model`, ...) and kind, `roles` of the model's
-    answers by what is asked for (`target box`, `place point`, ...), where the data say it; `unchanged` questions that
-    the shuffled words do not change, and which are not asked again.
+    answers by what is asked for (`target box`, `place point`, ...), where the data say it. Numbers of questions:
+    `words` ask for words, `unchanged` are not changed by the shuffled words, and not asked again.
     """
 
     name: str
@@ -79,12 +80,35 @@ class SplitResult:
     results: list[Any]
     scores: dict[str, dict[str, Any]]
     roles: dict[str, Any]
-    left_out: int
+    words: int
     unchanged: int | None
 
+    def without_region(self) -> dict[str, int]:
+        """How many point questions are asked and cannot be scored, by role (empty where there is none)."""
+        scored = self._scored("point")
+        return dict(Counter(one.role for i, one in enumerate(self.samples) if one.kind == "point" and i not in scored))
+
+    def _scored(self, kind: str) -> set[int]:
+        return set(self.scores[MODEL][kind].indices) if kind in self.scores[MODEL] else set()
+
     def notes(self) -> list[str]:
-        """What must be known to read the scores: which questions a column leaves out, and why."""
+        """What must be known to read the scores: which questions a row or a column leaves out, and why."""
+        from processing_st4vla import GroundingResult
+
         found = []
+        if self.words:
+            found.append(f"{self.words} questions ask for words and are not scored.")
+        missing = self.without_region()
+        if missing:
+            roles = ", ".join(f"{number} {role}".strip() for role, number in missing.items())
+            asked = sum(sample.kind == "point" for sample in self.samples)
+            found.append(
+                f"point: {sum(missing.values())} of {asked} questions are not scored ({roles}), as no box or mask of "
+                "their image says where a point is right."
+            )
+        boxes = [i for i in self._scored("point") if isinstance(self.samples[i].answer, GroundingResult)]
+        if boxes:
+            found.append(f"point: anywhere in the visible box of what is asked for is right ({len(boxes)} questions).")
         if self.unchanged is not None:
             found.append(
                 f"{SHUFFLED}: {self.unchanged} of {len(self.samples)} questions are left out, as their new words are "
@@ -105,7 +129,7 @@ class SplitResult:
         """JSON-ready figures."""
         return {
             "questions": len(self.samples),
-            "not_scored": self.left_out,
+            "not_scored": {"words": self.words, "points_without_region": self.without_region()},
             "not_shuffled": self.unchanged,
             "notes": self.notes(),
             **{
@@ -147,8 +171,6 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
             emit(note)
         if found[name].roles:
             emit(role_table(found[name].roles).to_text())
-        if found[name].left_out:
-            say(f"{found[name].left_out} questions were not scored: words, or points without a region.")
     _write(args, found, str(model.dtype).rpartition(".")[2])
     return found
 
@@ -216,8 +238,7 @@ def _evaluate_split(
     scores[RANDOM] = random_object_scores(samples, compat=compat, source=known)
     scores[PRIOR] = score(prior_results(samples, _prior_samples(args)), samples)
     roles = score_roles(results, samples, compat=compat, region_source=known)
-    scored = sum(len(kind.indices) for kind in scores[MODEL].values())
-    return SplitResult(name, samples, results, scores, roles, len(dataset) - scored, unchanged)
+    return SplitResult(name, samples, results, scores, roles, len(dataset) - len(samples), unchanged)
 
 
 def _prior_samples(args: EvaluateGroundingArguments) -> list[Any] | None:
@@ -292,10 +313,10 @@ def _write_report(args: EvaluateGroundingArguments, found: dict[str, SplitResult
     report = Report("Grounding", f"{Path(args.model).name} on {args.benchmark}", info=info)
     for one in found.values():
         report.section(f"Scores: {one.name}").table(comparison_table(one.scores))
-        if one.roles:
-            report.table(role_table(one.roles))
         for note in one.notes():
             report.text(note)
+        if one.roles:
+            report.table(role_table(one.roles))
         report.text(
             f"{PRIOR}: always the mean answer of {args.prior_from or 'these questions'}, without looking. A model "
             f"that looks and does not listen scores about as much as {RANDOM}; one that listens is above both, and "
