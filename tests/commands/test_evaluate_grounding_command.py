@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grounding_toy import BOX, SIZE, picture, save, write_lines, write_schema_set
+from grounding_toy import BOX, SIZE, picture, save, schema_row, write_lines, write_schema_set
 from PIL import Image
 
 import training_st4vla.loading as loading
@@ -62,9 +62,9 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     shown = capsys.readouterr()
     assert "accuracy@0.5" in shown.out
     assert "shuffled words" in shown.out
-    assert "1 questions were not scored" in shown.err
+    assert "1 questions ask for words and are not scored" in shown.out
     split = json.loads(files["figures.json"].read_text())["splits"]["all"]
-    assert (split["questions"], split["not_scored"]) == (3, 1)
+    assert (split["questions"], split["not_scored"]) == (3, {"words": 1, "points_without_region": {}})
     assert split["model"]["box"]["headline"]["estimate"] == 1.0
     assert split["model"]["point"]["headline"]["estimate"] == 1.0
     assert split["model"]["trace"]["headline"]["estimate"] < 0.01
@@ -80,6 +80,60 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     assert report.count("<img") == 3
     assert "always the mean answer of these questions" in report
     assert main([*argv, "--report", str(files["report.html"])]) == 1
+
+
+def test_points_without_a_region_are_counted_by_role(
+    tmp_path: Path, knowing: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowing(right)
+    image = save(tmp_path / "0.png", picture())
+    point = {"kind": "point", "points": [[20, 18]], "labels": []}
+    rows = [schema_row(image, **point, role="target")]
+    rows += [schema_row(image, **point, boxes=[], instruction=f"free {n}", role="free_space") for n in range(2)]
+    rows.append(schema_row(image, **point, boxes=[], instruction="the place to put it", role="place"))
+    target = tmp_path / "figures.json"
+    argv = ["evaluate-grounding", "--model", "m", "--benchmark", str(write_lines(tmp_path / "rows.jsonl", rows))]
+    assert main([*argv, "--json", str(target), "--report", str(tmp_path / "report.html")]) == 0
+    split = json.loads(target.read_text())["splits"]["all"]
+    assert split["model"]["point"]["num_questions"] == 1
+    assert split["not_scored"]["points_without_region"] == {"free_space": 2, "place": 1}
+    for text in (capsys.readouterr().out, (tmp_path / "report.html").read_text()):
+        assert "3 of 4 questions are not scored (2 free_space, 1 place)" in text
+        assert "visible box of what is asked for is right (1 questions)" in text
+
+
+def two_objects(folder: Path) -> Path:
+    """Two squares on each of two images; one has two names."""
+    rows = []
+    for number, other in enumerate([[40, 30, 60, 44], [36, 30, 56, 44]]):
+        image = save(folder / f"{number}.png", picture(number))
+        named = {"the square": list(BOX), "the green thing": list(BOX), f"the other {number}": other}
+        rows += [schema_row(image, instruction=words, boxes=[box], labels=[]) for words, box in named.items()]
+    return write_lines(folder / "rows.jsonl", rows)
+
+
+def test_a_random_object_stands_beside_the_shuffled_words(
+    tmp_path: Path, knowing: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that looks and does not listen scores like a random object, whatever the words."""
+    knowing(right)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n\n# A model\n")
+    argv = ["evaluate-grounding", "--model", str(folder), "--benchmark", str(two_objects(tmp_path / "data"))]
+    argv += ["--shuffle-instructions", "--card", "--json", str(tmp_path / "figures.json")]
+    assert main([*argv, "--report", str(tmp_path / "report.html")]) == 0
+    split = json.loads((tmp_path / "figures.json").read_text())["splits"]["all"]
+    assert split["random object"]["box"]["headline"]["estimate"] == 0.5
+    assert split["random object"]["box"]["num_questions"] == 6
+    asked = split["shuffled words"]["box"]["num_questions"]
+    assert 0 < asked < 6
+    assert split["not_shuffled"] == 6 - asked
+    shown = capsys.readouterr().out
+    for text in (shown, (tmp_path / "report.html").read_text(), (folder / "README.md").read_text()):
+        assert "random object" in text
+        assert f"{6 - asked} of 6 questions are left out" in text
+        assert "6 of 6 box questions" in text
 
 
 def test_figures_go_into_the_card(tmp_path: Path, knowing: Any) -> None:

@@ -17,7 +17,6 @@ from training_st4vla.evaluation.grounding_evaluation import (
     comparison_table,
     draw_answer,
     headline_metrics,
-    prior_results,
     score_grounding,
 )
 
@@ -87,9 +86,48 @@ def test_masks_and_their_protocols() -> None:
     ours = score_grounding(results, samples, num_resamples=100)["point"].score
     assert ours.headline.estimate == exactly((1 + 1 / 3 + 0 + 0) / 4)
     robopoint = score_grounding(results, samples, compat="robopoint", num_resamples=100)["point"].score
-    assert robopoint.headline.estimate == exactly((128 / 255 + 1 / 3 + 0) / 3)  # the unread one is dropped
+    assert robopoint.headline.estimate == exactly((128 / 255 + 1 / 3 + 0 + 0) / 4)  # prose has no points: 0
     embodied = score_grounding(results, samples, compat="embodied-r1", num_resamples=100)["point"].score
     assert (embodied.average, embodied.headline.estimate) == ("micro", exactly(2 / 4))
+
+
+def read(text: str, kind: Any = "auto", dialect: str = "qwen2_5_vl") -> GroundingResult:
+    """A model's words, with coordinates of an image of the same size as the original."""
+    return GroundingResult.from_text(text, dialect, image_size=SIZE, model_size=SIZE, kind=kind)
+
+
+def test_points_outside_the_image_are_misses() -> None:
+    spread = read(str([[20, 18], *[[100 + n, 10] for n in range(9)]]), "point")
+    assert (len(spread.points), len(spread.rejected)) == (1, 9)
+    for region in (sample("point", boxes(BOX)), masked()):
+        score = score_grounding([spread], [region], num_resamples=100)["point"].score
+        assert score.headline.estimate == exactly(0.1)
+    score = score_grounding([spread], [masked()], compat="embodied-r1", num_resamples=100)["point"].score
+    assert score.headline.estimate == exactly(0.1)
+
+
+@pytest.mark.parametrize(("compat", "expected"), [("robopoint", 1 / 2), ("embodied-r1", 1 / 3), (None, 1 / 2)])
+def test_an_answer_wholly_outside_stays_in_the_mean(compat: Any, expected: float) -> None:
+    results = [read("[[20, 18]]", "point"), read("[[90, 10], [20, 99]]", "point")]
+    score = score_grounding(results, [masked("a", 1), masked("b", 2)], compat=compat, num_resamples=100)["point"].score
+    assert score.headline.estimate == exactly(expected)
+    assert (score.num_scored, score.num_failed) == (2, 0)
+
+
+@pytest.mark.parametrize("surplus", [[90, 10, 99, 20], [30, 28, 10, 8], [30, 8, 10, 28], [10, 8, 10, 28]])
+def test_boxes_outside_inverted_or_empty_are_surplus(surplus: list[int]) -> None:
+    result = read(f'[{{"bbox_2d": {list(BOX)}}}, {{"bbox_2d": {surplus}}}]')
+    assert len(result.boxes) == 1
+    score = score_grounding([result], [sample("box", boxes(BOX))], num_resamples=100)["box"].score
+    assert (score["accuracy@0.5"].macro.estimate, score["iou"].macro.estimate) == (exactly(0.5), exactly(0.5))
+
+
+def test_a_trace_that_leaves_the_image() -> None:
+    truth, result = sample("trace", trace((0, 0), (64, 0))), read('[{"trace_2d": [[0, 0], [96, 0]]}]', "trace")
+    ours = score_grounding([result], [truth], num_resamples=100)["trace"].score
+    assert (ours.headline.estimate, ours.num_failed) == (exactly(1.0), 1)
+    published = score_grounding([result], [truth], compat="embodied-r1", num_resamples=100)["trace"].score
+    assert published["mae"].macro.estimate == exactly(999 * 0.5 / 2 / 2)
 
 
 def test_boxes_and_masks_together() -> None:
@@ -121,27 +159,6 @@ def test_questions_of_one_episode_are_drawn_together(tmp_path: Path) -> None:
     same = [kept[0]] * 3
     score = score_grounding([boxes(BOX)] * 3, same, num_resamples=100)["box"].score
     assert not score.metrics[0].macro.has_bounds  # three questions about one image are no sample
-
-
-def test_the_prior() -> None:
-    far = (40.0, 20.0, 60.0, 40.0)
-    samples = [
-        sample("box", boxes(BOX)),
-        sample("box", boxes(far)),
-        sample("point", boxes(BOX)),
-        masked(),
-        sample("trace", trace((0, 0), (10, 0))),
-        sample("trace", trace((0, 20), (10, 20))),
-    ]
-    found = prior_results(samples)
-    assert found[0].boxes[0].xyxy == exactly(np.mean([BOX, far], axis=0).tolist())
-    assert found[1].boxes == found[0].boxes
-    assert found[2].points[0].xy == exactly((20.0, 18.0))
-    assert found[4].traces[0].points[0] == exactly((0.0, 10.0))
-    assert len(found[4].traces[0].points) == 10
-    other = prior_results(samples, [sample("box", boxes((0, 0, 64, 48)))])
-    assert other[0].boxes[0].xyxy == (0, 0, 64, 48)
-    assert other[2].is_empty
 
 
 def test_the_table_puts_answerers_side_by_side() -> None:

@@ -109,6 +109,58 @@ def test_a_dry_step_counts_every_byte(train: Callable[..., Any]) -> None:
     assert "activations" in memory.table().to_text()
 
 
+@pytest.mark.parametrize("setting", [{"gradient_checkpointing": True}, {"bf16": True}, {"ema_decay": 0.9}])
+def test_a_dry_step_is_the_step_that_would_be_trained(
+    setting: dict[str, Any], train: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training_st4vla.memory import measure_step
+
+    plain = measure_step(train(max_steps=0, per_device_train_batch_size=16))
+    memory = measure_step(train(max_steps=0, per_device_train_batch_size=16, **setting))
+    assert (memory.weights, memory.gradients, memory.optimizer) == (plain.weights, plain.gradients, plain.optimizer)
+    if "ema_decay" in setting:
+        assert memory.average == plain.gradients  # a copy of all that is trained
+        assert memory.total == plain.total + memory.average
+    else:
+        assert memory.activations < 0.8 * plain.activations
+    assert capsys.readouterr().out == ""
+
+
+def test_evaluation_computes_in_the_precision_of_training(
+    tmp_path: Path, train: Callable[..., Any], open_toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grounding_toy import write_schema_set
+
+    from modeling_st4vla import ST4VLAForActionPrediction
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    seen: dict[str, bool] = {}
+
+    def watch(name: str) -> None:
+        original = getattr(ST4VLAForActionPrediction, name)
+
+        def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+            seen[name] = torch.is_autocast_enabled("cpu")
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(ST4VLAForActionPrediction, name, watched)
+
+    watch("sample_actions")
+    watch("generate")
+    trainer = train(
+        max_steps=0,
+        bf16=True,
+        eval_dataset=open_toy(episodes=[1]),
+        grounding_eval_dataset=open_grounding_dataset(write_schema_set(tmp_path / "questions", count=1)),
+        eval_loss_frames=2,
+        eval_frames=2,
+        eval_questions=1,
+        eval_max_new_tokens=2,
+    )
+    assert trainer.evaluate()["eval_action_mae"] > 0
+    assert seen == {"sample_actions": True, "generate": True}
+
+
 def test_a_step_equals_adamw_written_out(
     train: Callable[..., Any], model: Any, processor: Any, open_toy: Callable[..., Any], grounding_samples: list
 ) -> None:

@@ -5,6 +5,7 @@
 import time
 from collections import defaultdict
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,12 @@ class SpatialActionTrainer(StrictResume):
             logs.update(self._similarity.take() if self._similarity is not None else {})
         super().log(logs, start_time)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # The average before the rest: the trainer's state, written last, says that a checkpoint is whole.
+        if self._average is not None and self.args.should_save:
+            self._average.save(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._average is not None:
@@ -204,7 +211,7 @@ class SpatialActionTrainer(StrictResume):
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor, None, None]:
         """The loss alone: actions are scored by sampling them."""
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
 
@@ -231,7 +238,8 @@ class SpatialActionTrainer(StrictResume):
         processor: Any = self.processing_class
         model = self.accelerator.unwrap_model(self.model)
         frames = evenly(self.args.eval_frames, len(dataset))
-        with evaluation_mode(model), self.compute_loss_context_manager():
+        # `--bf16` lies in the trained model's `forward`, which sampling does not call.
+        with evaluation_mode(model), self.accelerator.autocast():
             predictions = predict_actions(
                 model,
                 processor,

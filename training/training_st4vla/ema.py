@@ -39,14 +39,20 @@ class WeightAverage(TrainerCallback):
         if self._average is not None:
             self._average.step(self._parameters)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._average is not None and state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    def save(self, folder: Path) -> None:
+        """The average into a checkpoint's folder, new or not."""
+        if self._average is not None:
+            folder.mkdir(parents=True, exist_ok=True)
             torch.save(self._average.state_dict(), folder / FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._average is not None:
             self._average.copy_to(self._parameters)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the average."""
+        return 0 if self._average is None else sum(parameter.nbytes for parameter in self._average.shadow_params)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

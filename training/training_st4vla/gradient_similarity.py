@@ -170,7 +170,7 @@ class GradientSimilarityCallback(TrainerCallback):
         if self._inputs is None:
             self._inputs = self._draw(args.similarity_samples)
         model = trainer.accelerator.unwrap_model(trainer.model)
-        with same_draws(args.seed), trainer.compute_loss_context_manager():
+        with same_draws(args.seed):
             inputs = trainer._prepare_inputs(self._inputs)
             found = gradient_similarity(model, inputs, args.similarity_layers, args.similarity_rank).values()
         if not found:

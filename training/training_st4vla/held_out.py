@@ -31,7 +31,8 @@ class HeldOutQuestions:
 
         model = trainer.accelerator.unwrap_model(trainer.model)
         numbers = list(range(len(self.questions)))
-        with trainer.accelerator.split_between_processes(numbers) as mine, trainer.compute_loss_context_manager():
+        # `--bf16` lies in the trained model's `forward`, which generation does not call.
+        with trainer.accelerator.split_between_processes(numbers) as mine, trainer.accelerator.autocast():
             answered = predict_grounding(
                 model,
                 trainer.processing_class,

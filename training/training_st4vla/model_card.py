@@ -137,7 +137,9 @@ class Measured:
     number: int
 
 
-def add_results(folder: Path, task: str, dataset: str, figures: Sequence[Measured], command: str) -> None:
+def add_results(
+    folder: Path, task: str, dataset: str, figures: Sequence[Measured], command: str, notes: Sequence[str] = ()
+) -> None:
     """
     Writes figures into a model folder's card: a table with intervals, and the Hub's `model-index`.
 
@@ -145,7 +147,7 @@ def add_results(folder: Path, task: str, dataset: str, figures: Sequence[Measure
 
     Args:
         folder (`Path`): of the model. task (`str`): for example `grounding`. dataset (`str`): what was evaluated on.
-        command (`str`): that prints the same figures.
+        command (`str`): that prints the same figures. notes (`Sequence[str]`, *optional*): a list below the table.
 
     Raises:
         UserError: when the folder has no card.
@@ -171,10 +173,11 @@ def add_results(folder: Path, task: str, dataset: str, figures: Sequence[Measure
     rows = "\n".join(
         f"| {one.metric} | {one.value:.3f} | {one.low:.3f} to {one.high:.3f} | {one.number} |" for one in figures
     )
+    listed = "".join(f"- {note}\n" for note in notes) + "\n" * bool(notes)
     start, end = f"<!-- results: {task}, {dataset} -->", "<!-- end of results -->"
     section = (
         f"{start}\n## Measured: {task} on {dataset}\n\n| metric | value | 95 % interval | number |\n"
-        f"| --- | --- | --- | --- |\n{rows}\n\n`{command}`\n{end}"
+        f"| --- | --- | --- | --- |\n{rows}\n\n{listed}`{command}`\n{end}"
     )
     found = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
     text = found.sub("", card.text).rstrip()

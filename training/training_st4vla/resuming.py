@@ -24,5 +24,10 @@ class StrictResume(Trainer):
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(saved.state_dict(), strict=True)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The first process writes the state next, which says that a checkpoint is whole: after everyone's part.
+        self.accelerator.wait_for_everyone()
+
 
 __all__ = ["StrictResume"]

@@ -1,6 +1,8 @@
 """`st4vla evaluate-grounding`: points, boxes and traces against the truth, in scores that can be compared."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from training_st4vla.commands.console import emit, say, write_atomic, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError, require_extra
 
-MODEL, SHUFFLED, PRIOR = "model", "shuffled words", "prior"
+MODEL, SHUFFLED, RANDOM, PRIOR = "model", "shuffled words", "random object", "prior"
 
 
 @dataclass
@@ -69,7 +71,8 @@ def run(args: EvaluateGroundingArguments) -> int:
 class SplitResult:
     """
     One split's questions, answers and scores: `scores` by answerer (`model`, ...) and kind, `roles` of the model's
-    answers by what is asked for (`target box`, `place point`, ...), where the data say it.
+    answers by what is asked for (`target box`, `place point`, ...), where the data say it. Numbers of questions:
+    `words` ask for words, `unchanged` are not changed by the shuffled words, and not asked again.
     """
 
     name: str
@@ -77,13 +80,58 @@ class SplitResult:
     results: list[Any]
     scores: dict[str, dict[str, Any]]
     roles: dict[str, Any]
-    left_out: int
+    words: int
+    unchanged: int | None
+
+    def without_region(self) -> dict[str, int]:
+        """How many point questions are asked and cannot be scored, by role (empty where there is none)."""
+        scored = self._scored("point")
+        return dict(Counter(one.role for i, one in enumerate(self.samples) if one.kind == "point" and i not in scored))
+
+    def _scored(self, kind: str) -> set[int]:
+        return set(self.scores[MODEL][kind].indices) if kind in self.scores[MODEL] else set()
+
+    def notes(self) -> list[str]:
+        """What must be known to read the scores: which questions a row or a column leaves out, and why."""
+        from processing_st4vla import GroundingResult
+
+        found = []
+        if self.words:
+            found.append(f"{self.words} questions ask for words and are not scored.")
+        missing = self.without_region()
+        if missing:
+            roles = ", ".join(f"{number} {role}".strip() for role, number in missing.items())
+            asked = sum(sample.kind == "point" for sample in self.samples)
+            found.append(
+                f"point: {sum(missing.values())} of {asked} questions are not scored ({roles}), as no box or mask of "
+                "their image says where a point is right."
+            )
+        boxes = [i for i in self._scored("point") if isinstance(self.samples[i].answer, GroundingResult)]
+        if boxes:
+            found.append(f"point: anywhere in the visible box of what is asked for is right ({len(boxes)} questions).")
+        if self.unchanged is not None:
+            found.append(
+                f"{SHUFFLED}: {self.unchanged} of {len(self.samples)} questions are left out, as their new words are "
+                "their own or name the same answer."
+            )
+        covered = [
+            f"{scored.score.num_questions} of {self.scores[MODEL][kind].score.num_questions} {kind} questions"
+            for kind, scored in self.scores[RANDOM].items()
+        ]
+        if covered:
+            found.append(
+                f"{RANDOM}: a labelled object of the same image, whichever is meant (the mean over all of them); "
+                f"{' and '.join(covered)} are about images with two or more."
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready figures."""
         return {
             "questions": len(self.samples),
-            "not_scored": self.left_out,
+            "not_scored": {"words": self.words, "points_without_region": self.without_region()},
+            "not_shuffled": self.unchanged,
+            "notes": self.notes(),
             **{
                 who: {kind: scored.score.to_dict() for kind, scored in kinds.items()}
                 for who, kinds in self.scores.items()
@@ -119,10 +167,10 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
     for name, dataset in chosen.items():
         found[name] = _evaluate_split(args, name, dataset, splits[name], model, processor)
         emit(comparison_table(found[name].scores, f"{args.benchmark}, {name}").to_text())
+        for note in found[name].notes():
+            emit(note)
         if found[name].roles:
             emit(role_table(found[name].roles).to_text())
-        if found[name].left_out:
-            say(f"{found[name].left_out} questions were not scored: words, or points without a region.")
     _write(args, found, str(model.dtype).rpartition(".")[2])
     return found
 
@@ -149,7 +197,8 @@ def _evaluate_split(
 ) -> SplitResult:
     from tqdm.auto import tqdm
 
-    from training_st4vla.evaluation.grounding_evaluation import prior_results, score_grounding, score_roles
+    from training_st4vla.evaluation.grounding_baselines import changed_questions, prior_results, random_object_scores
+    from training_st4vla.evaluation.grounding_evaluation import score_grounding, score_roles
     from training_st4vla.evaluation.grounding_predictions import predict_grounding, shuffled_instructions
 
     kept = dataset.filter(lambda sample: sample.kind != "text")
@@ -159,9 +208,9 @@ def _evaluate_split(
     for sample in samples:
         sample.check(training=False)
 
-    def ask(instructions: list[str], title: str) -> list[Any]:
-        questions = ({**kept.question(i), "instruction": words} for i, words in enumerate(instructions))
-        with tqdm(total=len(samples), unit="question", desc=f"{name}: {title}") as bar:
+    def ask(instructions: list[tuple[int, str]], title: str) -> list[Any]:
+        questions = ({**kept.question(i), "instruction": words} for i, words in instructions)
+        with tqdm(total=len(instructions), unit="question", desc=f"{name}: {title}") as bar:
             return predict_grounding(
                 model,
                 processor,
@@ -173,20 +222,23 @@ def _evaluate_split(
             )
 
     words = [sample.instruction for sample in samples]
-    results = ask(words, "answers")
-    answers = {MODEL: results}
-    if args.shuffle_instructions:
-        groups = [(sample.kind, sample.question) for sample in samples]
-        answers[SHUFFLED] = ask(shuffled_instructions(words, groups, args.seed), "shuffled words")
-    answers[PRIOR] = prior_results(samples, _prior_samples(args))
-    pool = list(whole.samples()) if args.max_samples is not None else []
+    results = ask(list(enumerate(words)), "answers")
+    known = list(whole.samples()) if args.max_samples is not None else samples
     compat: Any = args.compat
-    scores = {
-        who: score_grounding(given, samples, compat=compat, region_source=pool) for who, given in answers.items()
-    }
-    scored = sum(len(kind.indices) for kind in scores[MODEL].values())
-    roles = score_roles(results, samples, compat=compat, region_source=pool)
-    return SplitResult(name, samples, results, scores, roles, len(dataset) - scored)
+
+    def score(answers: Sequence[Any], asked: Sequence[Any]) -> dict[str, Any]:
+        return score_grounding(answers, asked, compat=compat, region_source=known)
+
+    scores, unchanged = {MODEL: score(results, samples)}, None
+    if args.shuffle_instructions:
+        shuffled = shuffled_instructions(words, [(one.kind, one.question) for one in samples], args.seed)
+        changed = changed_questions(samples, shuffled, known)
+        answers = ask([(i, shuffled[i]) for i in changed], SHUFFLED)
+        scores[SHUFFLED], unchanged = score(answers, [samples[i] for i in changed]), len(samples) - len(changed)
+    scores[RANDOM] = random_object_scores(samples, compat=compat, source=known)
+    scores[PRIOR] = score(prior_results(samples, _prior_samples(args)), samples)
+    roles = score_roles(results, samples, compat=compat, region_source=known)
+    return SplitResult(name, samples, results, scores, roles, len(dataset) - len(samples), unchanged)
 
 
 def _prior_samples(args: EvaluateGroundingArguments) -> list[Any] | None:
@@ -226,7 +278,7 @@ def _write_card(args: EvaluateGroundingArguments, found: dict[str, SplitResult])
                 number = scored.score.num_questions
                 figures.append(Measured(label, interval.estimate, interval.low, interval.high, number))
         what = benchmark if len(found) == 1 else f"{benchmark}, {name}"
-        add_results(Path(args.model), "grounding", what, figures, portable_command())
+        add_results(Path(args.model), "grounding", what, figures, portable_command(), one.notes())
 
 
 def _prediction_rows(one: SplitResult) -> list[dict[str, Any]]:
@@ -261,11 +313,14 @@ def _write_report(args: EvaluateGroundingArguments, found: dict[str, SplitResult
     report = Report("Grounding", f"{Path(args.model).name} on {args.benchmark}", info=info)
     for one in found.values():
         report.section(f"Scores: {one.name}").table(comparison_table(one.scores))
+        for note in one.notes():
+            report.text(note)
         if one.roles:
             report.table(role_table(one.roles))
         report.text(
             f"{PRIOR}: always the mean answer of {args.prior_from or 'these questions'}, without looking. A model "
-            "that looks and listens is above it, and falls to it when its words are shuffled."
+            f"that looks and does not listen scores about as much as {RANDOM}; one that listens is above both, and "
+            "falls when its words are shuffled."
         )
         for kind, scored in one.scores[MODEL].items():
             report.table(scored.score.table())

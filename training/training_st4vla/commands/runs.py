@@ -1,11 +1,11 @@
 """Folders of training runs: claimed once, resumed by the same command, published at the end."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from training_st4vla.commands.checkpoints import last_complete_checkpoint
 from training_st4vla.commands.console import say, write_json
 from training_st4vla.errors import UserError
 
@@ -30,11 +30,19 @@ def start_run(args: Any, training: Any, **parts: dict[str, Any]) -> Path | None:
             "--push-to-hub: the trainer would upload checkpoints and run files without a complete card. Leave it out, "
             "and publish the finished model with `st4vla push FOLDER --repo-id OWNER/NAME`."
         )
+    identity = {"arguments": asdict(args), "training": run_identity(training), **parts}
     # One process after the other: a folder that the first is just claiming looks occupied to the others.
     with training.main_process_first(desc="claiming the run's folder"):
-        return claim_run_folder(
-            Path(training.output_dir), {"arguments": asdict(args), "training": run_identity(training), **parts}
-        )
+        return claim_run_folder(Path(training.output_dir), identity, *checkpoint_needs(training))
+
+
+def checkpoint_needs(training: Any) -> tuple[str, ...]:
+    """Files without which a checkpoint of these settings cannot be resumed, beside those of every run."""
+    if getattr(training, "ema_decay", None) is None:
+        return ()
+    from training_st4vla.ema import FILE
+
+    return (FILE,)
 
 
 def complete_run(trainer: Any, processor: Any, args: Any, checkpoint: Path | None) -> Path:
@@ -49,9 +57,10 @@ def complete_run(trainer: Any, processor: Any, args: Any, checkpoint: Path | Non
     return output
 
 
-def claim_run_folder(output: Path, identity: dict[str, Any]) -> Path | None:
+def claim_run_folder(output: Path, identity: dict[str, Any], *needs: str) -> Path | None:
     """
-    Prepares the run's folder: a new one, or one that an interrupted run of the same command left.
+    Prepares the run's folder: a new one, or one that an interrupted run of the same command left; `needs` as in
+    `last_complete_checkpoint`.
 
     Returns:
         The checkpoint to go on from, or `None` to start at the beginning.
@@ -78,9 +87,9 @@ def claim_run_folder(output: Path, identity: dict[str, Any]) -> Path | None:
                 f"--output-dir: {output} holds an interrupted run with other settings ({', '.join(changed)}). Give "
                 "the same flags to resume it, or choose another folder."
             )
-        checkpoint = last_complete_checkpoint(output)
-        if checkpoint:
-            say(f"{output}: going on from {checkpoint.name}.")
+        checkpoint = last_complete_checkpoint(output, *needs)
+        found = f"going on from {checkpoint.name}" if checkpoint else "no whole checkpoint, starting at the beginning"
+        say(f"{output}: {found}.")
         return checkpoint
     if output.exists() and any(output.iterdir()):
         raise UserError(f"--output-dir: expected a new or empty folder, found {output} with content.")
@@ -102,21 +111,6 @@ def run_identity(training: Any) -> dict[str, Any]:
         "disable_tqdm",
     )
     return {key: value for key, value in training.to_dict().items() if not key.startswith(free)}
-
-
-def last_complete_checkpoint(output: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; the trainer writes `trainer_state.json` last."""
-    numbered = {
-        int(path.name.removeprefix("checkpoint-")): path
-        for path in output.glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit()
-    }
-    for step in sorted(numbered, reverse=True):
-        if (numbered[step] / "trainer_state.json").is_file():
-            return numbered[step]
-        say(f"{numbered[step]}: incomplete, ignored.")
-        shutil.move(numbered[step], output / f"incomplete-{step}")
-    return None
 
 
 def finish_run(trainer: Any, model: Any, processor: Any, output: Path, args: Any) -> None:

@@ -1,23 +1,28 @@
-"""Grounding answers against the samples they belong to: scores per kind, the prior they must beat, the worst cases."""
+"""Grounding answers against the samples they belong to: scores per kind, tables, the worst cases."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw
 
-from processing_st4vla import Box, GroundingResult, Point, Trace
-from training_st4vla.data.errors import DataError, explain
+from processing_st4vla import Box, GroundingResult
+from processing_st4vla.spatial import RejectReason
 from training_st4vla.data.grounding.schema import GroundingSample, MaskAnswer
-from training_st4vla.evaluation.geometry import resample_by_arc_length
 from training_st4vla.evaluation.grounding_results import GroundingScore, Resampling
 from training_st4vla.evaluation.grounding_scores import Compat, score_boxes, score_points, score_traces
+from training_st4vla.evaluation.grounding_truth import (
+    episode_groups,
+    filled,
+    held,
+    mask_array,
+    regions_of_points,
+)
 from training_st4vla.evaluation.table import ResultTable
 
 MASK_THRESHOLD = 0.5
-_PRIOR_POINTS = 10
+_MISPLACED = frozenset({RejectReason.OUTSIDE, RejectReason.INVERTED_BOX, RejectReason.EMPTY_BOX})
 _SHOWN = {
     "box": ("accuracy@0.5", "iou"),
     "point": ("point_accuracy",),
@@ -58,6 +63,9 @@ def score_grounding(
 ) -> dict[str, KindScore]:
     """Scores answers kind by kind, by the rules of `grounding_scores`: a failure to answer is a failure.
 
+    Points and boxes that were read but lie outside the image, and boxes that enclose nothing, are answers that miss:
+    they count like surplus ones. A trace that leaves the image is a failure; `embodied-r1` measures it as it is.
+
     A point is scored by the region in which it is right: the mask or the boxes of its own sample, or the boxes of a
     box sample with the same image and words. Point questions without any region, and answers in words, are not
     scored.
@@ -80,21 +88,21 @@ def score_grounding(
     """
     if len(results) != len(samples):
         raise ValueError(f"One result per sample is needed, found {len(results)} and {len(samples)}.")
-    regions = _regions(samples, region_source)
+    regions = regions_of_points(samples, region_source)
     scores: dict[str, KindScore] = {}
     for kind in ("box", "point", "trace"):
         chosen = [i for i, sample in enumerate(samples) if sample.kind == kind and (kind != "point" or i in regions)]
         if not chosen:
             continue
-        answers = [_coordinates(results[i], kind) for i in chosen]
+        answers = [_answered(results[i], kind, compat) for i in chosen]
         truths = [samples[i] for i in chosen]
-        drawn = Resampling(_groups(truths), num_resamples)
+        drawn = Resampling(episode_groups(truths), num_resamples)
         if kind == "box":
-            score = score_boxes(answers, [_coordinates(truth.answer, "box") for truth in truths], resampling=drawn)
+            score = score_boxes(answers, [held(truth.answer, "box") for truth in truths], resampling=drawn)
         elif kind == "point":
             score = _score_points(answers, [regions[i] for i in chosen], truths, compat, drawn)
         else:
-            paths = [_coordinates(truth.answer, "trace") for truth in truths]
+            paths = [held(truth.answer, "trace") for truth in truths]
             sizes = [truth.image_size for truth in truths]
             protocol = compat if compat == "embodied-r1" else None
             score = score_traces(answers, paths, sizes, compat=protocol, resampling=drawn)
@@ -171,63 +179,6 @@ def _cell(scored: KindScore | None, name: str, average: str) -> Any:
     return getattr(scored.score[name], average)
 
 
-# --- The prior ------------------------------------------------------------------------------------------------------
-
-
-def prior_results(
-    samples: Sequence[GroundingSample], reference: Iterable[GroundingSample] | None = None
-) -> list[GroundingResult]:
-    """What somebody answers who sees neither image nor words: the mean box, point or trace of the reference set.
-
-    Means are taken in shares of the image, per kind. A model that has learnt to look must beat this, and one whose
-    instructions are shuffled must not.
-
-    Args:
-        samples: The questions to answer.
-        reference: Where the means come from, such as the training set; the questions themselves by default.
-
-    Returns:
-        One result per sample; empty for a kind that the reference does not hold.
-    """
-    means = {kind: _mean_answer(kind, list(reference) if reference is not None else samples) for kind in _SHOWN}
-    return [_placed(means.get(sample.kind), sample) for sample in samples]
-
-
-def _mean_answer(kind: str, samples: Sequence[GroundingSample]) -> np.ndarray | None:
-    rows = [row for sample in samples if sample.kind == kind for row in _relative(sample)]
-    return np.mean(rows, axis=0) if rows else None
-
-
-def _relative(sample: GroundingSample) -> list[np.ndarray]:
-    """A sample's boxes `[2, 2]`, points `[1, 2]` or paths `[n, 2]`, as shares of the image."""
-    size, answer = np.array(sample.image_size, dtype=np.float64), sample.answer
-    if isinstance(answer, MaskAnswer):
-        ys, xs = np.nonzero(_mask(answer, sample) > 127)
-        return [np.array([[xs.mean() + 0.5, ys.mean() + 0.5]]) / size] if len(xs) else []
-    if not isinstance(answer, GroundingResult):
-        return []
-    boxes = [np.reshape(box.xyxy, (2, 2)) / size for box in answer.boxes]
-    if sample.kind == "box":
-        return boxes
-    if sample.kind == "trace":
-        return [resample_by_arc_length(trace.points, _PRIOR_POINTS) / size for trace in answer.traces]
-    points = [np.reshape(point.xy, (1, 2)) / size for point in answer.points]
-    return points or [box.mean(axis=0, keepdims=True) for box in boxes]
-
-
-def _placed(mean: np.ndarray | None, sample: GroundingSample) -> GroundingResult:
-    width, height = sample.image_size
-    if mean is None:
-        return GroundingResult(image_size=sample.image_size)
-    found = np.clip(mean, 0.0, 1.0) * [width, height]
-    if sample.kind == "box":
-        left, top, right, bottom = found.ravel().tolist()
-        return GroundingResult(boxes=(Box((left, top, right, bottom)),), image_size=sample.image_size)
-    if sample.kind == "point":
-        return GroundingResult((Point(tuple(found[0])),), image_size=sample.image_size)
-    return GroundingResult(traces=(Trace(tuple(map(tuple, found))),), image_size=sample.image_size)
-
-
 # --- Pictures -------------------------------------------------------------------------------------------------------
 
 
@@ -266,7 +217,7 @@ def _draw_truth(sample: GroundingSample, image: Image.Image) -> Image.Image:
         return sample.answer.draw(image)
     picture = image.copy()
     if isinstance(sample.answer, MaskAnswer):
-        mask = Image.fromarray(_mask(sample.answer, sample)).point([value // 2 for value in range(256)])
+        mask = Image.fromarray(mask_array(sample.answer, sample)).point([value // 2 for value in range(256)])
         picture.paste((0, 158, 115), mask=mask)
     return GroundingResult(image_size=sample.image_size).draw(picture)  # as large as the answer beside it
 
@@ -274,38 +225,21 @@ def _draw_truth(sample: GroundingSample, image: Image.Image) -> Image.Image:
 # --- Parts ----------------------------------------------------------------------------------------------------------
 
 
-def _coordinates(result: Any, kind: str) -> Any:
-    """What a result holds of a kind: boxes `[n, 4]`, points `[n, 2]`, the first path `[n, 2]`.
-
-    None for nothing that could be read; an empty list for an explicit "nothing", which RoboPoint's scorer tells apart.
-    """
-    if not isinstance(result, GroundingResult):
-        return None
-    if result.is_empty and not result.rejected:
-        return []
-    if kind == "box":
-        return [box.xyxy for box in result.boxes] or None
-    if kind == "point":
-        return [point.xy for point in result.points] or None
-    return list(result.traces[0].points) if result.traces else None
+def _answered(result: GroundingResult, kind: str, compat: Compat | None) -> list[Any]:
+    """What an answer says of a kind, as in `held`, with what was rejected for where it lies."""
+    given, misplaced = held(result, kind), [e.coordinates for e in result.rejected if e.reason in _MISPLACED]
+    if kind == "trace":
+        paths = [flat for flat in misplaced if len(flat) >= 4] if compat == "embodied-r1" else []
+        return given if given or not paths else list(zip(paths[0][::2], paths[0][1::2], strict=True))
+    if kind == "point" and compat == "robopoint":
+        given = given + [pixel for box in result.boxes for pixel in _pixels(box)]
+    return given + [flat for flat in misplaced if len(flat) == {"box": 4, "point": 2}[kind]]
 
 
-def _regions(samples: Sequence[GroundingSample], source: Iterable[GroundingSample]) -> dict[int, Any]:
-    """For each point sample, the boxes `[n, 4]` or the `MaskAnswer` in which its point is right."""
-    wanted = {(sample.image.key, sample.instruction) for sample in samples if sample.kind == "point"}
-    named = {
-        (sample.image.key, sample.instruction): _coordinates(sample.answer, "box")
-        for sample in (itertools.chain(samples, source) if wanted else ())
-        if sample.kind == "box" and (sample.image.key, sample.instruction) in wanted
-    }
-    regions: dict[int, Any] = {}
-    for index, sample in enumerate(samples):
-        if sample.kind == "point":
-            own = sample.answer if isinstance(sample.answer, MaskAnswer) else _coordinates(sample.answer, "box")
-            region = own or named.get((sample.image.key, sample.instruction))
-            if region is not None:
-                regions[index] = region
-    return regions
+def _pixels(box: Box) -> list[tuple[int, int]]:
+    """All pixels of a box: what RoboPoint's scorer makes of four numbers."""
+    x1, y1, x2, y2 = map(int, box.xyxy)
+    return list(itertools.product(range(x1, x2), range(y1, y2)))
 
 
 def _score_points(
@@ -314,40 +248,11 @@ def _score_points(
     if not any(isinstance(region, MaskAnswer) for region in regions):
         return score_points(answers, boxes=regions, compat=compat, resampling=drawn)
     masks = [
-        _mask(region, truth) if isinstance(region, MaskAnswer) else _filled(region, truth.image_size)
+        mask_array(region, truth) if isinstance(region, MaskAnswer) else filled(region, truth.image_size)
         for region, truth in zip(regions, truths, strict=True)
     ]
     threshold = MASK_THRESHOLD if compat is None else None
     return score_points(answers, masks=masks, mask_threshold=threshold, compat=compat, resampling=drawn)
-
-
-def _mask(answer: MaskAnswer, sample: GroundingSample) -> np.ndarray:
-    """A sample's mask, uint8 `[H, W]`."""
-    mask = answer.mask.load().convert("L")
-    if mask.size != sample.image_size:
-        raise DataError(
-            explain(
-                "A mask has another size than its image",
-                where=sample.where,
-                expected="{} x {} pixels".format(*sample.image_size),
-                found="{} x {}".format(*mask.size),
-                remedy="Image and mask belong to different versions of the benchmark: download both again.",
-            )
-        )
-    return np.asarray(mask)
-
-
-def _filled(boxes: Any, size: tuple[int, int]) -> np.ndarray:
-    mask = np.zeros((size[1], size[0]), dtype=np.uint8)
-    for x1, y1, x2, y2 in np.round(boxes).astype(int):
-        mask[y1:y2, x1:x2] = 255
-    return mask
-
-
-def _groups(samples: Sequence[GroundingSample]) -> list[str] | None:
-    """What questions are drawn with in the bootstrap (a single group allows no interval); None where all differ."""
-    groups = [sample.image.group for sample in samples]
-    return groups if len(set(groups)) < len(groups) else None
 
 
 __all__ = [
@@ -356,7 +261,6 @@ __all__ = [
     "comparison_table",
     "draw_answer",
     "headline_metrics",
-    "prior_results",
     "role_table",
     "score_grounding",
     "score_roles",

@@ -97,7 +97,8 @@ class GroundingScore:
         num_questions (`int`): Questions given, failures included.
         num_failed (`int`): Answers that were None or empty.
         num_scored (`int`): Questions in the macro means; fewer than given only in a `compat` protocol.
-        parse_rate (`Interval`): Share of answers that hold at least one item of the kind, Wilson.
+        parse_rate (`Interval`): Share of answers in which at least one item of the kind was read, wherever it lies,
+            Wilson.
         metrics (`tuple[Metric, ...]`): The headline metric first.
         average (`str`): Which average is the protocol's headline, `"macro"` or `"micro"`.
         per_question (`dict[str, np.ndarray]`): Each metric per question, shape `[num_questions]`; NaN where a `compat`

@@ -12,8 +12,8 @@ The rules, the same for every kind:
 `compat` reproduces two published scorers, whose numbers cannot be compared with each other or with the above:
 
 - `"robopoint"` (RoboPoint, `robopoint/eval/summarize_vqa.py`): a point scores the value of the soft mask (0 to 1);
-  the mean is over questions; an answer whose parser failed (None) is dropped from the mean,
-  while an answer with no points (an empty list) stays and scores 0.
+  the mean is over questions; an answer whose parser raised (None) is dropped from the mean, while an answer without
+  points (an empty list, which is what its parser makes of prose) stays and scores 0.
 - `"embodied-r1"` (Embodied-R1, `eval/hf_inference_where2place.py`, `..._vabench_point.py`,
   `..._vabench_visual_trace.py`): a point is a hit where the mask is above 0, or in the box with its edges; hits are
   pooled over all points (micro), so that failures weigh nothing. Traces are scaled to 0-999 on each axis, the shorter
