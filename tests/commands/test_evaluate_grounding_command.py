@@ -52,6 +52,18 @@ def right(prompt: str) -> str:
     return result.to_text(model_size=(112, 112), decimals=3)
 
 
+def test_only_the_kinds_and_roles_that_are_asked_for(tmp_path: Path, knowing: Any) -> None:
+    knowing(right)
+    image = save(tmp_path / "a.png", picture())
+    rows = [schema_row(image, role=role) for role in ("target", "place")]
+    rows.append(schema_row(image, kind="point", points=[[20.0, 18.0]], labels=["point", "square"], role="target"))
+    path, target = write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "figures.json"
+    argv = ["evaluate-grounding", "--model", "m", "--benchmark", str(path), "--json", str(target)]
+    assert main([*argv, "--kinds", "box", "--roles", "target"]) == 0
+    split = json.loads(target.read_text())["splits"]["all"]
+    assert (split["questions"], set(split["model"]), set(split["roles"])) == (1, {"box"}, {"target box"})
+
+
 def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.CaptureFixture[str]) -> None:
     knowing(right)
     path = write_schema_set(tmp_path / "data", count=1)

@@ -26,6 +26,8 @@ class EvaluateGroundingArguments:
     )
     data: str | None = flag("folder or file of the benchmark, if not on the Hub", None)
     split: str | None = flag("one split; all of the benchmark's without it", None)
+    kinds: list[str] | None = flag("answers to ask for: point, box, trace; all without it", None)
+    roles: list[str] | None = flag("roles to ask about, as the data name them; all without it", None)
     max_samples: int | None = flag("ask at most so many questions, drawn evenly by the seed", None)
     compat: str | None = flag("reproduce a published scorer: robopoint (points) or embodied-r1 (points, traces)", None)
     as_points: bool = flag("ask for a point where the truth is a box; it is right in its box", False)
@@ -159,6 +161,7 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
         frames_root=args.frames_root,
         verbatim=args.verbatim or None,
     )
+    splits = {name: _wanted(args, dataset) for name, dataset in splits.items()}
     chosen = {name: dataset.thin_out(args.max_samples, args.seed) for name, dataset in splits.items()}
     model, processor = load_grounder(args.model, args.dtype, args.device)
     if args.dialect is not None:
@@ -173,6 +176,14 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
             emit(role_table(found[name].roles).to_text())
     _write(args, found, str(model.dtype).rpartition(".")[2])
     return found
+
+
+def _wanted(args: EvaluateGroundingArguments, dataset: Any) -> Any:
+    """The questions of the kinds and roles that are asked for."""
+    kinds, roles = args.kinds, args.roles
+    if not kinds and not roles:
+        return dataset
+    return dataset.filter(lambda one: (not kinds or one.kind in kinds) and (not roles or one.role in roles))
 
 
 def _check(args: EvaluateGroundingArguments) -> None:

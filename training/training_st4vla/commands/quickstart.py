@@ -19,6 +19,7 @@ from training_st4vla.commands.quickstart_plan import (
     IMAGE_SIZE,
     IMAGES,
     QUESTIONS_PER_IMAGE,
+    ROLES,
     Plan,
     make_plan,
     steps_within,
@@ -172,8 +173,8 @@ def init(folder: Path, seed: int) -> str:
 
 
 def stage_1(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> str:
-    """Points and boxes on single frames."""
-    flags: list[Any] = ["--model", model, "--dataset", demos, "--kinds", "point", "box", "trace"]
+    """Points and boxes of single things, in single frames; the rest is learnt beside the actions."""
+    flags: list[Any] = ["--model", model, "--dataset", demos, "--kinds", "point", "box", "--roles", *ROLES]
     flags += ["--questions-per-image", QUESTIONS_PER_IMAGE, "--output-dir", output, "--learning-rate", 1e-3]
     flags += ["--max-steps", plan.grounding_steps]
     return do("train-grounding", [*flags, *training_flags(plan, plan.grounding_steps, seed, IMAGES)])
@@ -197,7 +198,7 @@ def training_flags(plan: Plan, steps: int | None, seed: int, batch_size: int = B
 
 def ask(plan: Plan, model: Path, tests: Path, output: Path) -> str:
     """Grounding on scenes that were not trained on."""
-    flags: list[Any] = ["--model", model, "--benchmark", tests, "--max-samples", plan.questions]
+    flags: list[Any] = ["--model", model, "--benchmark", tests, "--roles", *ROLES, "--max-samples", plan.questions]
     flags += ["--shuffle-instructions", True, "--device", plan.device, "--json", output / "grounding.json"]
     return do("evaluate-grounding", [*flags, "--report", fresh(output / "grounding.html")])
 

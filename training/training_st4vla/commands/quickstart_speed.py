@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_st4vla.commands.quickstart_plan import IMAGES, QUESTIONS_PER_IMAGE
+from training_st4vla.commands.quickstart_plan import IMAGES, QUESTIONS_PER_IMAGE, ROLES
 
 WARM_UP, TIMED = 2, 3
 # AdamW, clipping, logging and the trainer's own work, seen on two cores beside forward and backward.
@@ -38,7 +38,8 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     contract = build_contract(actions, shipped_declaration(actions))
     processor.action_contracts[actions.dataset_key] = contract.to_dict()
     grounding = open_grounding_dataset(demos, max_rows=40 * IMAGES)
-    grouped = QuestionsPerImage(grounding, QUESTIONS_PER_IMAGE)
+    asked = grounding.filter(lambda one: one.role in ROLES and one.kind in ("point", "box"))
+    grouped = QuestionsPerImage(asked, QUESTIONS_PER_IMAGE)
     both = CoTrainingDataset(actions, grounding, 0.25)
     collate_grounding, collate_both = GroundingCollator(processor), CoTrainingCollator(processor)
 
