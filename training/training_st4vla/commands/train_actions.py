@@ -84,8 +84,8 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
         show_mixture(trainer.action_dataset, processor)
         trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
-            f"training {trained / 1e6:.2f} M parameters on {training.device}, {args.dtype}, {attention} attention"
-            + (f", from {checkpoint.name}" if checkpoint else "")
+            f"training {trained / 1e6:.2f} M parameters on {training.device}, {args.dtype}, {attention} attention, "
+            f"{training.dataloader_num_workers} data workers" + (f", from {checkpoint.name}" if checkpoint else "")
         )
     named = replace(args, dataset=[source.dataset for source in sources])
     return complete_run(trainer, processor, named, checkpoint)
