@@ -27,6 +27,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `st4vla init --preset tiny` writes, in float32 at 112 x 112 pixels."""
     folder = tmp_path_factory.mktemp("init") / "tiny"
     flags = ["--action-dim", "3", "--chunk_size", "5", "--state-dim", "4", "--image-size", "112"]
+    flags += ["--gradient-decay", "0.25"]
     assert main(["init", "--preset", "tiny", "--output", str(folder), "--dtype", "float32", *flags]) == 0
     return folder
 

@@ -39,7 +39,7 @@ def test_init_tiny_writes_a_complete_model_of_the_stated_size(st4vla: Callable, 
 
 def test_init_obeys_its_flags(tiny: Path, st4vla: Callable, tmp_path: Path) -> None:
     config = AutoModel.from_pretrained(tiny).config
-    assert (config.action_dim, config.chunk_size, config.state_dim) == (3, 5, 4)
+    assert (config.action_dim, config.chunk_size, config.state_dim, config.gradient_decay) == (3, 5, 4, 0.25)
     assert list(AutoProcessor.from_pretrained(tiny).image_size) == [112, 112]
     settings = tmp_path / "init.yaml"
     settings.write_text("preset: tiny\nimage-size: 112\naction_dim: 3\nchunk-size: 5\nstate_dim: 4\ndtype: float32\n")
@@ -77,6 +77,7 @@ def test_init_from_a_base_vlm_and_a_dinov2(st4vla: Callable, base: tuple, tmp_pa
         (["--preset", "tiny", "--vlm", "x"], "expected exactly one of --preset tiny and --vlm MODEL"),
         (["--preset", "huge"], "--preset: expected 'tiny', found 'huge'"),
         (["--preset", "tiny", "--dtype", "int8"], "--dtype: expected float32 or bfloat16, found 'int8'"),
+        (["--preset", "tiny", "--gradient-decay", "2"], "--gradient-decay: expected a number from 0 to 1, found 2"),
         (["--preset", "tiny", "--image-size", "100"], "--image-size: expected a positive multiple of 28, found 100"),
         (["--preset", "tiny", "--action-dim", "0"], "action_dim: expected at least 1, found 0"),
         (["--preset", "tiny", "--spatial-prompt", "boxes"], "spatial_prompt: expected one of"),

@@ -9,20 +9,33 @@ from transformers.trainer_callback import TrainerCallback
 from training_st4vla.action_trainer import SpatialActionTrainer
 
 
-class InjectedNoiseTrainer(SpatialActionTrainer):
+def inject_noise(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
     """Noise and timestep of a sample follow from a hash of its actions, whatever batch it is in."""
+    noise, timestep = [], []
+    for actions in inputs["actions"]:
+        # Rounded: the last bits may depend on the batch.
+        content = (actions * 1000).round().to(torch.int32).numpy().tobytes()
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(content).digest()[:6], "little"))
+        noise.append(torch.randn(config.num_noise_samples, *actions.shape, generator=generator))
+        timestep.append(torch.randint(0, 100, (config.num_noise_samples,), generator=generator))
+    return {**inputs, "noise": torch.stack(noise), "timestep": torch.stack(timestep)}
+
+
+class InjectedNoiseTrainer(SpatialActionTrainer):
+    """A trainer whose noise is injected, and which keeps the batches of each step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.steps: list[list[dict[str, Any]]] = []
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().get_batch_samples(*args, **kwargs)
+        self.steps.append(found[0])
+        return found
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         config = self.accelerator.unwrap_model(model).config
-        noise, timestep = [], []
-        for actions in inputs["actions"]:
-            # Rounded: the last bits may depend on the batch.
-            content = (actions * 1000).round().to(torch.int32).numpy().tobytes()
-            generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(content).digest()[:6], "little"))
-            noise.append(torch.randn(config.num_noise_samples, *actions.shape, generator=generator))
-            timestep.append(torch.randint(0, 100, (config.num_noise_samples,), generator=generator))
-        inputs = {**inputs, "noise": torch.stack(noise), "timestep": torch.stack(timestep)}
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        return super().compute_loss(model, inject_noise(inputs, config), *args, **kwargs)
 
 
 class GradientRecorder(TrainerCallback):

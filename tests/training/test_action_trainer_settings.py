@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from injected_noise import InjectedNoiseTrainer, losses
+from injected_noise import InjectedNoiseTrainer, inject_noise, losses
 
 
 def _weights(trainer: Any) -> dict[str, torch.Tensor]:
@@ -30,12 +30,43 @@ def test_a_name_that_freezes_nothing_is_refused(train: Callable[..., Any]) -> No
         train(freeze=["vlm.visual"], max_steps=1)
 
 
-def test_the_average_is_what_training_leaves(train: Callable[..., Any]) -> None:
-    plain = train("plain", max_steps=6)
-    averaged = train("averaged", max_steps=6, ema_decay=0.9)
-    assert losses(averaged) == losses(plain)
-    moved = [name for name, value in _weights(plain).items() if not value.equal(_weights(averaged)[name])]
-    assert moved
+def test_the_average_by_hand_is_in_the_checkpoint_the_model_and_its_folder(
+    tmp_path: Path, train: Callable[..., Any], processor: Any, model: Any
+) -> None:
+    from transformers.trainer_callback import TrainerCallback
+
+    from modeling_st4vla import ST4VLAForActionPrediction
+    from training_st4vla.saving import save_portable
+
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            seen.append({name: value.detach().clone() for name, value in model.named_parameters()})
+
+    trainer = train(ema_decay=0.5, max_steps=5, save_strategy="steps", save_steps=3, callbacks=[Watch()])
+    average = {name: value.detach().clone() for name, value in model.named_parameters()}
+    averages = []
+    for step, weights in enumerate(seen):
+        # diffusers' warm-up: the first step is taken as it is; 1 - (1 + step)^(-2/3), at most the decay, after it.
+        decay = min(0.5, 1 - (1 + step) ** (-2 / 3))
+        average = {name: decay * average[name] + (1 - decay) * value for name, value in weights.items()}
+        averages.append(average)
+    assert len(averages) == 5
+    expected = averages[-1]
+    assert max(float((expected[name] - value).abs().max()) for name, value in seen[-1].items()) > 1e-4
+
+    saved = torch.load(tmp_path / "run" / "checkpoint-3" / "ema.pt", weights_only=True)
+    trained = [name for name, value in trainer.model.named_parameters() if value.requires_grad]
+    for name, value in zip(trained, saved["shadow_params"], strict=True):
+        assert torch.allclose(value, averages[2][name], atol=1e-6, rtol=0), name
+    going_on = ST4VLAForActionPrediction.from_pretrained(tmp_path / "run" / "checkpoint-3")
+    for name, value in going_on.named_parameters():
+        assert value.equal(seen[2][name]), f"{name}: a checkpoint goes on from the weights themselves"
+
+    save_portable(trainer.model, processor, tmp_path)
+    for name, value in ST4VLAForActionPrediction.from_pretrained(tmp_path).named_parameters():
+        assert torch.allclose(value, expected[name], atol=1e-6, rtol=0), name
 
 
 def test_the_average_survives_a_restart(tmp_path: Path, train: Callable[..., Any]) -> None:
@@ -161,62 +192,61 @@ def test_evaluation_computes_in_the_precision_of_training(
     assert seen == {"sample_actions": True, "generate": True}
 
 
-def test_a_step_equals_adamw_written_out(
-    train: Callable[..., Any], model: Any, processor: Any, open_toy: Callable[..., Any], grounding_samples: list
+def test_steps_equal_adamw_written_out(
+    train: Callable[..., Any], model: Any, processor: Any, grounding_samples: list
 ) -> None:
-    """One step of the co-trained model against AdamW on the summed loss, by hand."""
+    """
+    Three steps of the co-trained model, two batches each, clipped, three learning rates: AdamW by hand on the mean
+    action loss plus the text loss per supervised token of both batches.
+    """
     import copy
 
-    batches: list[dict[str, Any]] = []
-
-    class Watched(InjectedNoiseTrainer):
-        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-            return super().compute_loss(model, inputs, *args, **kwargs)
-
-        def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-            found = super().get_batch_samples(*args, **kwargs)
-            batches.extend(found[0])
-            return found
-
-    rate, decay, beta1, beta2, eps = 1e-3, 0.1, 0.9, 0.95, 1e-8
-    rates = {"learning_rate": rate, "vlm_learning_rate": rate, "action_expert_learning_rate": rate}
+    rates = {"learning_rate": 1e-3, "vlm_learning_rate": 2e-4, "action_expert_learning_rate": 5e-4}
+    decay, beta1, beta2, eps, largest_norm = 0.1, 0.9, 0.95, 1e-8, 1.0
     trainer = train(
-        trainer_class=Watched,
+        trainer_class=InjectedNoiseTrainer,
         grounding=grounding_samples,
         grounding_ratio=0.5,
-        max_steps=1,
+        max_steps=3,
+        gradient_accumulation_steps=2,
         weight_decay=decay,
-        max_grad_norm=0.0,
+        max_grad_norm=largest_norm,
         lr_scheduler_type="constant",
         **rates,
     )
     reference = copy.deepcopy(model).train()
-    (batch,) = batches
-    noisy: dict[str, Any] = {}
-
-    class Capture:
-        accelerator = trainer.accelerator
-
-    capture = InjectedNoiseTrainer.compute_loss
-    with pytest.MonkeyPatch.context() as patch:
-        from training_st4vla.action_trainer import SpatialActionTrainer
-
-        patch.setattr(SpatialActionTrainer, "compute_loss", lambda self, model, inputs, **_: noisy.update(inputs))
-        capture(trainer, reference, batch)
-    outputs = reference(**noisy)
-    (outputs.action_loss + 0.1 * outputs.lm_loss).backward()
+    weights = dict(reference.named_parameters())
+    idle = weights.pop("vision_encoder.embeddings.mask_token")  # no loss reaches it
+    first = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    second = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    clear = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    norms = []
+    assert len(trainer.steps) == 3
+    for number, batches in enumerate(trainer.steps, start=1):
+        reference.zero_grad()
+        tokens = [(batch["grounding_inputs"]["labels"][:, 1:] != -100).sum() for batch in batches]
+        assert len(set(map(int, tokens))) == 2, "batches of different lengths, or their weighting would not show"
+        for batch, count in zip(batches, tokens, strict=True):
+            outputs = reference(**inject_noise(batch, model.config))
+            (outputs.action_loss / 2 + 0.1 * outputs.lm_loss * count / sum(tokens)).backward()
+        norms.append(float(sum(weight.grad.square().sum() for weight in weights.values()) ** 0.5))
+        for name, weight in weights.items():
+            gradient = weight.grad * min(1.0, largest_norm / norms[-1])
+            first[name] = beta1 * first[name] + (1 - beta1) * gradient
+            second[name] = beta2 * second[name] + (1 - beta2) * gradient**2
+            part = f"{name.split('.')[0]}_learning_rate"
+            rate = rates.get(part, rates["learning_rate"])
+            update = first[name] / (1 - beta1**number) / ((second[name] / (1 - beta2**number)).sqrt() + eps)
+            weight.data = weight.data * (1 - rate * (decay if weight.ndim >= 2 else 0.0)) - rate * update
+            # Where a gradient is rounding noise, AdamW divides noise by noise.
+            clear[name] &= (gradient.abs() > 1e-6) | (gradient == 0)
+    assert max(norms) > largest_norm, "something was clipped"
     after = dict(trainer.model.named_parameters())
-    for name, weight in reference.named_parameters():
-        if weight.grad is None:
-            assert after[name].equal(weight), name
-            continue
-        decayed = weight.detach() * (1 - rate * (decay if weight.ndim >= 2 else 0.0))
-        first, second = (1 - beta1) * weight.grad, (1 - beta2) * weight.grad**2
-        update = (first / (1 - beta1)) / ((second / (1 - beta2)).sqrt() + eps)
-        expected = decayed - rate * update
-        # Where a gradient is rounding noise, AdamW's first step divides noise by noise.
-        clear = weight.grad.abs() > 1e-6
-        assert torch.allclose(after[name][clear], expected[clear], atol=1e-6, rtol=0), name
+    assert after["vision_encoder.embeddings.mask_token"].equal(idle)
+    for name, weight in weights.items():
+        assert torch.allclose(after[name][clear[name]], weight[clear[name]], atol=1e-6, rtol=0), name
+    compared = sum(int(mask.sum()) for mask in clear.values()) / sum(mask.numel() for mask in clear.values())
+    assert compared > 0.9
 
 
 def test_weights_that_no_loss_reaches_are_not_trained(model: Any, build_model: Callable[..., Any]) -> None:

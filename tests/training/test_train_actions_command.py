@@ -195,6 +195,7 @@ def test_an_undeclared_contract_is_refused_with_the_file_to_write(
         ({"--dataset": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"--model": ""}, "--model: expected a model to start from"),
         ({"--dtype": "float16"}, "dtype"),
+        ({"--gradient-decay": "1.5"}, "--gradient-decay: expected a number from 0 to 1, found 1.5"),
         ({"--save-dtype": "float16"}, "--save-dtype"),
     ],
 )
@@ -335,6 +336,25 @@ def test_a_dry_run_prints_the_memory_of_a_step_and_writes_nothing(
     for part in ("weights", "gradients", "optimizer", "activations", "total"):
         assert any(part in row for row in rows), table
     assert not (tmp_path / "run").exists()
+
+
+def test_the_gradient_decay_of_a_run_is_in_its_model(
+    command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training_st4vla.commands import train_actions
+    from training_st4vla.commands.main import main
+
+    built: list[Any] = []
+
+    def stop(trainer: Any, *rest: Any) -> Path:
+        built.append(trainer.model)
+        trainer.model.save_pretrained(tmp_path / "saved")
+        return tmp_path
+
+    monkeypatch.setattr(train_actions, "complete_run", stop)
+    assert main([*command(tmp_path / "run", 1, 2), "--gradient-decay", "0.125"]) == 0
+    assert built[0].query_transformer.gradient_decay == 0.125  # what the forward pass applies
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["gradient_decay"] == 0.125
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import torch
 from transformers import TrainingArguments
 
 from training_st4vla.gradient_similarity import DEFAULT_LAYERS, DEFAULT_RANK
+from training_st4vla.workers import settle_workers
 
 
 @dataclass
@@ -50,7 +51,8 @@ class SpatialActionConfig(TrainingArguments):
     > Defaults that differ from `TrainingArguments`: `learning_rate` (`5e-5`, everything that is neither planner nor
     > action expert), `adam_beta2` (`0.95`), `weight_decay` (`1e-8`), `lr_scheduler_type` (`cosine_with_min_lr`),
     > `lr_scheduler_kwargs` (minimum a hundredth of each rate), `logging_steps` (`10`), `remove_unused_columns`
-    > (`False`), `report_to` (`"none"`), `save_total_limit` (`2`).
+    > (`False`), `report_to` (`"none"`), `save_total_limit` (`2`), `dataloader_num_workers`
+    > (`None`: none on a CPU, else one fewer than cores, at most eight).
     """
 
     vlm_learning_rate: float = field(default=1e-5, metadata={"help": "learning rate of the planner"})
@@ -90,6 +92,10 @@ class SpatialActionConfig(TrainingArguments):
         default="none", metadata={"help": "trackio, wandb, tensorboard or none"}
     )
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    dataloader_num_workers: int | None = field(  # a number from `__post_init__` on
+        default=None,
+        metadata={"help": "processes that read and preprocess; none on a CPU, else cores - 1, at most 8"},
+    )
 
     def __post_init__(self) -> None:
         if self.lr_scheduler_kwargs is None and self.lr_scheduler_type == "cosine_with_min_lr":
@@ -113,6 +119,7 @@ class SpatialActionConfig(TrainingArguments):
             )
         # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        settle_workers(self)
         super().__post_init__()
 
 

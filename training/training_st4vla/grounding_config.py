@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from trl.trainer.sft_config import SFTConfig
 
+from training_st4vla.workers import settle_workers
+
 
 @dataclass
 class SpatialGroundingConfig(SFTConfig):
@@ -22,7 +24,8 @@ class SpatialGroundingConfig(SFTConfig):
     > [!NOTE]
     > Defaults that differ from `SFTConfig`: `learning_rate` (`1e-5`, the paper's), `max_length` (`None`: an image is
     > never cut), `remove_unused_columns` (`False`), `gradient_checkpointing` (`False`), `report_to` (`"none"`),
-    > `save_total_limit` (`2`), `adam_beta2` (`0.95`), `train_sampling_strategy` (`"group_by_length"`).
+    > `save_total_limit` (`2`), `adam_beta2` (`0.95`), `train_sampling_strategy` (`"group_by_length"`),
+    > `dataloader_num_workers` (`None`: none on a CPU, else one fewer than cores, at most eight).
     """
 
     eval_questions: int = field(default=96, metadata={"help": "held-out questions of an evaluation, drawn evenly"})
@@ -41,6 +44,10 @@ class SpatialGroundingConfig(SFTConfig):
         default="none", metadata={"help": "trackio, wandb, tensorboard or none"}
     )
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    dataloader_num_workers: int | None = field(  # a number from `__post_init__` on
+        default=None,
+        metadata={"help": "processes that read and preprocess; none on a CPU, else cores - 1, at most 8"},
+    )
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "group_by_length (little padding), random or sequential"}
     )
@@ -55,6 +62,7 @@ class SpatialGroundingConfig(SFTConfig):
         self.dataset_kwargs = {**asked, "skip_prepare_dataset": True}
         # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        settle_workers(self)
         super().__post_init__()
 
 

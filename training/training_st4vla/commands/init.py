@@ -21,6 +21,7 @@ class InitArguments:
     action_dim: int = flag("dimensions of one action", 7)
     chunk_size: int = flag("actions predicted at once, in steps of the dataset", 16)
     state_dim: int | None = flag("dimensions of the proprioceptive state; none without it", None)
+    gradient_decay: float = flag("share of the action gradient that reaches the planner while training, 0 to 1", 0.5)
     image_size: int = flag("width and height in pixels that every view is resized to, a multiple of 28", 224)
     spatial_prompt: str = flag("unified, box, point, trace, none, or a template with {instruction}", "unified")
     dtype: str = flag("dtype of the saved weights: float32 or bfloat16", "bfloat16")
@@ -45,6 +46,8 @@ def run(args: InitArguments) -> int:
         raise UserError(f"--dtype: expected float32 or bfloat16, found {args.dtype!r}.")
     if args.image_size < 28 or args.image_size % 28:
         raise UserError(f"--image-size: expected a positive multiple of 28, found {args.image_size}.")
+    if not 0 <= args.gradient_decay <= 1:
+        raise UserError(f"--gradient-decay: expected a number from 0 to 1, found {args.gradient_decay:g}.")
     resolve_spatial_prompt(args.spatial_prompt)
     dtype: Any = DTYPES[args.dtype]
     set_seed(args.seed)
@@ -74,6 +77,7 @@ def _from_preset(args: InitArguments) -> tuple[Any, Any, Any]:
 
     processor = build_tiny_processor()
     config = build_tiny_config(processor, args.action_dim, args.chunk_size, args.state_dim, args.image_size)
+    config.gradient_decay = args.gradient_decay
     return build_tiny_model(config), processor, Ancestry({"license": "apache-2.0"})
 
 
@@ -97,6 +101,7 @@ def _from_base(args: InitArguments, vlm: str, dtype: Any) -> tuple[Any, Any, Any
         action_dim=args.action_dim,
         chunk_size=args.chunk_size,
         state_dim=args.state_dim,
+        gradient_decay=args.gradient_decay,
     )
     model = ST4VLAForActionPrediction.from_vlm(vlm, config, dtype=dtype)
     model.vision_encoder = AutoModel.from_pretrained(args.vision_encoder, dtype=dtype)

@@ -24,6 +24,10 @@ class TrainActionsArguments(MixtureFlags, DataFlags, AugmentFlags):
     spatial_prompt: str | None = flag(
         "unified, box, point, trace, none, or a template; the model's own without it", None
     )
+    gradient_decay: float | None = flag(
+        "share of the action gradient that reaches the planner, 0 to 1 (the paper: 0.5); the model's own without it",
+        None,
+    )
     grounding_dataset: list[str] | None = flag(
         "grounding datasets to train on beside the actions, so that grounding stays", None
     )
@@ -70,6 +74,8 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
     """
     if args.eval_dataset is None and training.eval_strategy != "no":
         raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
+    if args.gradient_decay is not None and not 0 <= args.gradient_decay <= 1:
+        raise UserError(f"--gradient-decay: expected a number from 0 to 1, found {args.gradient_decay:g}.")
     sources = sources_of(args)
     args.augmentation()
     if args.eval_dataset:
@@ -84,8 +90,8 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
         show_mixture(trainer.action_dataset, processor)
         trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
-            f"training {trained / 1e6:.2f} M parameters on {training.device}, {args.dtype}, {attention} attention"
-            + (f", from {checkpoint.name}" if checkpoint else "")
+            f"training {trained / 1e6:.2f} M parameters on {training.device}, {args.dtype}, {attention} attention, "
+            f"{training.dataloader_num_workers} data workers" + (f", from {checkpoint.name}" if checkpoint else "")
         )
     named = replace(args, dataset=[source.dataset for source in sources])
     return complete_run(trainer, processor, named, checkpoint)
@@ -109,6 +115,8 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     if args.spatial_prompt is not None:
         processor.spatial_prompt = args.spatial_prompt
+    if args.gradient_decay is not None:
+        model.config.gradient_decay = model.query_transformer.gradient_decay = args.gradient_decay
     actions, held_out, grounding = _open_data(args, training, model, processor)
     questions = None
     if args.grounding_eval_dataset is not None:

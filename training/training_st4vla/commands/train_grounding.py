@@ -114,7 +114,8 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         trained = sum(p.numel() for p in planner.parameters() if p.requires_grad)
         unit = "questions" if args.questions_per_image is None else "groups of questions"
         say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} {unit} an epoch")
-        say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention")
+        workers = f"{training.dataloader_num_workers} data workers"
+        say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention, {workers}")
     return complete_run(trainer, processor, args, checkpoint)
 
 
