@@ -76,7 +76,7 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     assert "shuffled words" in shown.out
     assert "1 questions ask for words and are not scored" in shown.out
     split = json.loads(files["figures.json"].read_text())["splits"]["all"]
-    assert (split["questions"], split["not_scored"]) == (3, {"words": 1, "points_without_region": {}})
+    assert (split["questions"], split["not_scored"]) == (3, {"words": 1, "invalid": 0, "points_without_region": {}})
     assert split["model"]["box"]["headline"]["estimate"] == 1.0
     assert split["model"]["point"]["headline"]["estimate"] == 1.0
     assert split["model"]["trace"]["headline"]["estimate"] < 0.01
@@ -112,6 +112,48 @@ def test_points_without_a_region_are_counted_by_role(
     for text in (capsys.readouterr().out, (tmp_path / "report.html").read_text()):
         assert "3 of 4 questions are not scored (2 free_space, 1 place)" in text
         assert "visible box of what is asked for is right (1 questions)" in text
+
+
+def test_rows_that_cannot_be_used_are_left_out_on_request(
+    tmp_path: Path, knowing: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knowing(right)
+    image = save(tmp_path / "0.png", picture())
+    (tmp_path / "damaged.png").write_bytes((tmp_path / image).read_bytes()[:90])
+    rows = [
+        schema_row(image, boxes=[[100, 8, 130, 28]]),
+        schema_row(image),
+        schema_row("damaged.png"),
+        schema_row("missing.png"),
+        schema_row(image, kind="unheard of"),
+        schema_row(image, instruction=" "),
+    ]
+    target = tmp_path / "figures.json"
+    argv = ["evaluate-grounding", "--model", "m", "--benchmark", str(write_lines(tmp_path / "rows.jsonl", rows))]
+    assert main(argv) == 1
+    assert "outside image" in capsys.readouterr().err
+    assert main([*argv, "--skip-invalid", "--max-samples", "6", "--json", str(target)]) == 0
+    shown = capsys.readouterr()
+    split = json.loads(target.read_text())["splits"]["all"]
+    assert (split["questions"], split["not_scored"]["invalid"]) == (1, 5)
+    assert split["model"]["box"]["headline"]["estimate"] == 1.0
+    assert "5 rows cannot be used" in shown.out
+    assert [f"question {n}, left out" in shown.err for n in range(6)] == [True, False, True, True, True, True]
+
+
+def test_a_mask_that_cannot_be_used(tmp_path: Path, knowing: Any) -> None:
+    knowing(right)
+    folder, target = where2place(tmp_path / "data"), tmp_path / "figures.json"
+    asked = [{"question_id": n, "text": "Point.", "image": name} for n, name in enumerate(("a.png", "b.png", "c.png"))]
+    write_lines(folder / "point_questions.jsonl", asked)
+    for name, mask in (("b.png", Image.new("RGB", SIZE)), ("c.png", Image.new("RGB", (8, 8), "white"))):
+        save(folder / "images" / name, picture())
+        save(folder / "masks" / name, mask)
+    argv = ["evaluate-grounding", "--model", "m", "--benchmark", "where2place", "--data", str(folder)]
+    assert main([*argv, "--json", str(target)]) == 1
+    assert main([*argv, "--json", str(target), "--skip-invalid"]) == 0
+    split = json.loads(target.read_text())["splits"]["all"]
+    assert (split["questions"], split["not_scored"]["invalid"]) == (1, 2)
 
 
 def two_objects(folder: Path) -> Path:

@@ -30,6 +30,7 @@ class EvaluateGroundingArguments:
     roles: list[str] | None = flag("roles to ask about, as the data name them; all without it", None)
     max_samples: int | None = flag("ask at most so many questions, drawn evenly by the seed", None)
     compat: str | None = flag("reproduce a published scorer: robopoint (points) or embodied-r1 (points, traces)", None)
+    skip_invalid: bool = flag("leave out rows that cannot be used, and say which; every image is read first", False)
     as_points: bool = flag("ask for a point where the truth is a box; it is right in its box", False)
     shuffle_instructions: bool = flag(
         "ask again with words exchanged between questions: what looking alone gives", False
@@ -74,7 +75,8 @@ class SplitResult:
     """
     One split's questions, answers and scores: `scores` by answerer (`model`, ...) and kind, `roles` of the model's
     answers by what is asked for (`target box`, `place point`, ...), where the data say it. Numbers of questions:
-    `words` ask for words, `unchanged` are not changed by the shuffled words, and not asked again.
+    `words` ask for words, `invalid` cannot be used, `unchanged` are not changed by the shuffled words, and not asked
+    again.
     """
 
     name: str
@@ -83,6 +85,7 @@ class SplitResult:
     scores: dict[str, dict[str, Any]]
     roles: dict[str, Any]
     words: int
+    invalid: int
     unchanged: int | None
 
     def without_region(self) -> dict[str, int]:
@@ -100,6 +103,8 @@ class SplitResult:
         found = []
         if self.words:
             found.append(f"{self.words} questions ask for words and are not scored.")
+        if self.invalid:
+            found.append(f"{self.invalid} rows cannot be used and are left out (--skip-invalid).")
         missing = self.without_region()
         if missing:
             roles = ", ".join(f"{number} {role}".strip() for role, number in missing.items())
@@ -131,7 +136,11 @@ class SplitResult:
         """JSON-ready figures."""
         return {
             "questions": len(self.samples),
-            "not_scored": {"words": self.words, "points_without_region": self.without_region()},
+            "not_scored": {
+                "words": self.words,
+                "invalid": self.invalid,
+                "points_without_region": self.without_region(),
+            },
             "not_shuffled": self.unchanged,
             "notes": self.notes(),
             **{
@@ -160,6 +169,7 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
         image_root=args.image_root,
         frames_root=args.frames_root,
         verbatim=args.verbatim or None,
+        check_first=not args.skip_invalid,
     )
     splits = {name: _wanted(args, dataset) for name, dataset in splits.items()}
     chosen = {name: dataset.thin_out(args.max_samples, args.seed) for name, dataset in splits.items()}
@@ -212,12 +222,10 @@ def _evaluate_split(
     from training_st4vla.evaluation.grounding_evaluation import score_grounding, score_roles
     from training_st4vla.evaluation.grounding_predictions import predict_grounding, shuffled_instructions
 
-    kept = dataset.filter(lambda sample: sample.kind != "text")
-    samples = list(kept.samples())
+    kept, words_only = _usable(dataset, name, args.skip_invalid)
+    samples, invalid = list(kept.samples()), len(dataset) - len(kept) - words_only
     if not samples:
         raise UserError(f"--benchmark: {args.benchmark} ({name}) has no question that asks for coordinates.")
-    for sample in samples:
-        sample.check(training=False)
 
     def ask(instructions: list[tuple[int, str]], title: str) -> list[Any]:
         questions = ({**kept.question(i), "instruction": words} for i, words in instructions)
@@ -234,7 +242,9 @@ def _evaluate_split(
 
     words = [sample.instruction for sample in samples]
     results = ask(list(enumerate(words)), "answers")
-    known = list(whole.samples()) if args.max_samples is not None else samples
+    known = samples
+    if args.max_samples is not None:
+        known = list((whole.filter(lambda _: True) if args.skip_invalid else whole).samples())
     compat: Any = args.compat
 
     def score(answers: Sequence[Any], asked: Sequence[Any]) -> dict[str, Any]:
@@ -249,7 +259,30 @@ def _evaluate_split(
     scores[RANDOM] = random_object_scores(samples, compat=compat, source=known)
     scores[PRIOR] = score(prior_results(samples, _prior_samples(args)), samples)
     roles = score_roles(results, samples, compat=compat, region_source=known)
-    return SplitResult(name, samples, results, scores, roles, len(dataset) - len(samples), unchanged)
+    return SplitResult(name, samples, results, scores, roles, words_only, invalid, unchanged)
+
+
+def _usable(dataset: Any, name: str, skip_invalid: bool) -> tuple[Any, int]:
+    """The samples that can be asked and scored, and how many ask for words; an invalid one raises unless skipped."""
+    from training_st4vla.data.errors import DataError
+    from training_st4vla.evaluation.grounding_truth import check_readable
+
+    usable, words = [], 0
+    for index in range(len(dataset)):
+        try:
+            sample = dataset.sample(index)
+            if sample.kind == "text":
+                words += 1
+                continue
+            sample.check(training=False)
+            if skip_invalid:
+                check_readable(sample)
+            usable.append(index)
+        except DataError as error:
+            if not skip_invalid:
+                raise
+            say(f"{name}, question {index}, left out: {error}")
+    return dataset.select(usable), words
 
 
 def _prior_samples(args: EvaluateGroundingArguments) -> list[Any] | None:

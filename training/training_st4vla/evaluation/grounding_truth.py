@@ -9,6 +9,7 @@ import numpy as np
 from processing_st4vla import GroundingResult
 from training_st4vla.data.errors import DataError, explain
 from training_st4vla.data.grounding.schema import GroundingSample, MaskAnswer
+from training_st4vla.evaluation.geometry import mask_to_float
 
 
 def held(result: Any, kind: str) -> list[Any]:
@@ -56,6 +57,20 @@ def mask_array(answer: MaskAnswer, sample: GroundingSample) -> np.ndarray:
     return np.asarray(mask)
 
 
+def check_readable(sample: GroundingSample) -> None:
+    """Reads what asking and scoring will read: the image, and the mask if there is one.
+
+    Raises:
+        DataError: One of them is missing, damaged, or of another size than declared; or the mask is empty.
+    """
+    sample.to_question()
+    if isinstance(sample.answer, MaskAnswer):
+        try:
+            mask_to_float(mask_array(sample.answer, sample))
+        except ValueError as error:
+            raise DataError(f"{sample.where}: the mask cannot be used: {error}") from error
+
+
 def filled(boxes: Any, size: tuple[int, int]) -> np.ndarray:
     """Boxes `[n, 4]` as a mask of an image of `size` (width, height), uint8 `[H, W]`."""
     mask = np.zeros((size[1], size[0]), dtype=np.uint8)
@@ -70,4 +85,4 @@ def episode_groups(samples: Sequence[GroundingSample]) -> list[str] | None:
     return groups if len(set(groups)) < len(groups) else None
 
 
-__all__ = ["episode_groups", "filled", "held", "mask_array", "regions_of_points"]
+__all__ = ["check_readable", "episode_groups", "filled", "held", "mask_array", "regions_of_points"]
