@@ -25,7 +25,8 @@ def open_grounding(
         paths (`Sequence[str]`): folders, files or Hub ids. weights (`Sequence[float]`, *optional*): share of each.
         kinds (`Sequence[str]`, *optional*): answers to keep: `point`, `box`, `trace`, `text`.
         roles (`Sequence[str]`, *optional*): roles in the task to keep, as the data name them: `target`, `place`, ...
-        max_rows, max_samples (`int`, *optional*): of each set: its first rows; samples drawn evenly by `seed`.
+        max_rows, max_samples (`int`, *optional*): of each set: its first rows; samples of these kinds and roles,
+            drawn evenly by `seed`.
         questions_per_image (`int`, *optional*): deal out questions about one image together, at most so many; each
             item is then a list.
         flag (`str`): named in errors.
@@ -42,12 +43,13 @@ def open_grounding(
         raise UserError(f"{flag}: a dataset is named twice in {list(paths)}; give it a larger weight instead.")
     parts: dict[str, Any] = {}
     for path in paths:
-        dataset: Any = open_grounding_dataset(path, max_rows=max_rows).thin_out(max_samples, seed)
+        dataset: Any = open_grounding_dataset(path, max_rows=max_rows)
         if kinds or roles:
             dataset = dataset.filter(lambda one: (not kinds or one.kind in kinds) and (not roles or one.role in roles))
         if not len(dataset):
             wanted = " ".join(f"{name} {list(given)}" for name, given in (("kinds", kinds), ("roles", roles)) if given)
             raise UserError(f"{flag}: {path} holds no sample" + (f" of {wanted}." if wanted else "."))
+        dataset = dataset.thin_out(max_samples, seed)
         if questions_per_image is not None:
             dataset = QuestionsPerImage(dataset, questions_per_image, seed)
         parts[path] = dataset

@@ -27,7 +27,9 @@ class TrainGroundingArguments(AugmentFlags):
         None,
     )
     max_rows: int | None = flag("use only the first so many rows", None)
-    max_samples: int | None = flag("use at most so many samples, drawn evenly over the set by the seed", None)
+    max_samples: int | None = flag(
+        "use at most so many samples of these kinds and roles, drawn evenly over each set by the seed", None
+    )
     questions_per_image: int | None = flag(
         "up to so many questions about an image in one sequence: it is encoded once, and the loss is that of separate "
         "questions; a batch then counts images. Separate sequences without it",
