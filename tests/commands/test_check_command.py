@@ -113,6 +113,32 @@ def test_images_shared_by_splits(tmp_path: Path, check: Callable[..., tuple[int,
     assert check(str(tmp_path), "--split", "test")[0] == 0
 
 
+def test_a_draw_is_called_one_and_duplicates_are_looked_for_in_all(
+    tmp_path: Path, check: Callable[..., tuple[int, Found]]
+) -> None:
+    for name, first in (("train", 0), ("test", 5)):  # 5 images of train are in test
+        path = write_schema_set(tmp_path, count=10, name=f"{name}.jsonl", first=first)
+        path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")  # the first once more
+    code, found = check(str(tmp_path), "--max-samples", "3")
+    assert code == 2
+    (shared,) = (one for one in found["error"] if one["name"] == "duplicate images")
+    assert shared["count"] == 5
+    assert [one["count"] for one in found["warning"] if one["name"] == "repetitions"] == [1, 1]
+    (samples,) = (one["text"] for one in found["info"] if one["name"] == "samples" and "train" in one["text"])
+    assert samples.startswith("train: in a draw of 3 of 41 samples: 3 samples of layout 'grounding'")
+
+
+def test_a0_episodes_are_told_from_their_folder(tmp_path: Path, check: Callable[..., tuple[int, Found]]) -> None:
+    save(tmp_path / "0.png", picture())
+    (tmp_path / "train_test_split.json").write_text(json.dumps({"train": [], "test": ["episode_1.json"]}))
+    content = {"metadata": {"instructions": "push it"}, "cam_highs": ["0.png"] * 3}
+    path = [[8, 8], [30, 20], [60, 40]]
+    (tmp_path / "episode_1.json").write_text(json.dumps({**content, "waypoints2d": path}))
+    code, found = check(str(tmp_path), "--coordinate-space", "pixel")
+    assert (code, found["error"], names(found["warning"])) == (1, [], {"license"})
+    assert "1 samples of layout 'a0': 1 trace" in " ".join(one["text"] for one in found["info"])
+
+
 # --- LeRobot data ---------------------------------------------------------------------------------------------------
 
 

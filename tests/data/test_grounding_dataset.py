@@ -314,6 +314,26 @@ def test_words_stay_words_and_turns_are_samples(tmp_path: Path) -> None:
     assert [sample.kind for sample in plain.samples()] == ["text", "text"]
 
 
+ROBOPOINT = (
+    "<image>\nLocate several points within the vacant space on the table. Your answer should be formatted as a list "
+    "of tuples, i.e. [(x1, y1), (x2, y2), ...], where each tuple contains the x and y coordinates of a point "
+    "satisfying the conditions above. The coordinates should be between 0 and 1, indicating normalized locations."
+)
+
+
+def test_a_question_does_not_ask_for_another_format_than_its_answer_has(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", picture())
+    words = "What is here? Your answer should be formatted as one word."
+    rows = [conversation("[(0.25, 0.5), (0.5, 0.5)]", ROBOPOINT), conversation("A square.", words)]
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    points, text = open_grounding_dataset(path, dialect="robopoint").samples()
+    assert points.instruction == "Locate several points within the vacant space on the table."
+    assert [point.xy for point in points.learnt_answer().points] == [(16, 24), (32, 24)]  # type: ignore[union-attr]
+    assert (text.kind, text.instruction) == ("text", words)  # the answer is what was asked for
+    published = open_grounding_dataset(path, dialect="robopoint", verbatim=True).sample(0)
+    assert published.instruction == ROBOPOINT.removeprefix("<image>\n")
+
+
 def test_a_broken_answer_is_not_taken_for_words(tmp_path: Path) -> None:
     save(tmp_path / "0.png", picture())
     path = write_lines(tmp_path / "rows.jsonl", [conversation('[{"bbox_2d": [10, 8, 30')])

@@ -31,7 +31,11 @@ class CheckArguments:
     )
     image_root: str | None = flag("folder of the image files", None)
     frames_root: str | None = flag("LeRobot dataset of rows that point to video frames", None)
-    max_samples: int | None = flag("look at so many grounding samples per split at most", 20_000)
+    max_samples: int | None = flag(
+        "look closely at so many grounding samples per split at most, drawn evenly by the seed; duplicates are looked "
+        "for in all",
+        20_000,
+    )
     pictures: int = flag("samples or frames per split or camera on the contact sheet", 12)
     seed: int = flag("seed of everything that is drawn", 0)
     json: str | None = flag("write the findings to this file", None)
@@ -130,12 +134,14 @@ def _check_grounding(args: CheckArguments, findings: Any, is_lerobot: bool) -> N
     from training_st4vla.data.check_grounding import check_grounding
     from training_st4vla.data.errors import DataError
     from training_st4vla.data.grounding import open_grounding_dataset
+    from training_st4vla.data.grounding.episodes import is_episode_folder
     from training_st4vla.data.grounding.rows import find_splits
 
     splits: dict[str, Any] = {}
     try:
         names: list[str | None] = [args.split]
-        if args.split is None and not is_lerobot and args.layout != "a0":
+        whole = is_lerobot or args.layout == "a0" or is_episode_folder(Path(args.dataset).expanduser())
+        if args.split is None and not whole:
             names = list(find_splits(args.dataset))
         for name in names:
             splits[name or "all"] = open_grounding_dataset(

@@ -3,17 +3,20 @@
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training_st4vla.commands.arguments import exit_with, flag
 from training_st4vla.commands.augment_arguments import AugmentFlags
 from training_st4vla.commands.console import emit, say
 from training_st4vla.commands.data_arguments import DataFlags
-from training_st4vla.commands.grounding_arguments import open_grounding
+from training_st4vla.commands.grounding_arguments import mixture_of
 from training_st4vla.commands.main import Command
 from training_st4vla.commands.mixture_arguments import MixtureFlags, find_source, show_mixture, sources_of
 from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
+
+if TYPE_CHECKING:
+    from training_st4vla.data.grounding_sources import GroundingMixture
 
 
 @dataclass
@@ -32,6 +35,9 @@ class TrainActionsArguments(MixtureFlags, DataFlags, AugmentFlags):
         "grounding datasets to train on beside the actions, so that grounding stays", None
     )
     grounding_weights: list[float] | None = flag("share of each grounding dataset; by count without it", None)
+    grounding_mixture: str | None = flag(
+        "YAML or JSON file instead of --grounding-dataset, as --mixture of `st4vla train-grounding` takes it", None
+    )
     eval_dataset: str | None = flag(
         "held-out LeRobot dataset: loss and open-loop error every --eval-steps, beside trivial baselines", None
     )
@@ -84,7 +90,11 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
         with tempfile.TemporaryDirectory() as scratch:
             training.output_dir = scratch
             return _dry_run(args, training)
-    checkpoint = start_run(args, training, data={source.dataset: asdict(source) for source in sources})
+    grounding = _grounding(args)
+    parts = {"data": {source.dataset: asdict(source) for source in sources}}
+    if args.grounding_mixture is not None:
+        parts["grounding"] = asdict(grounding)
+    checkpoint = start_run(args, training, **parts)
     trainer, processor, attention = _build(args, training)
     if trainer.is_world_process_zero():
         show_mixture(trainer.action_dataset, processor)
@@ -93,8 +103,32 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
             f"training {trained / 1e6:.2f} M parameters on {training.device}, {args.dtype}, {attention} attention, "
             f"{training.dataloader_num_workers} data workers" + (f", from {checkpoint.name}" if checkpoint else "")
         )
-    named = replace(args, dataset=[source.dataset for source in sources])
+    named = replace(
+        args,
+        dataset=[source.dataset for source in sources],
+        grounding_dataset=[source.dataset for source in grounding.sources] if grounding else None,
+    )
     return complete_run(trainer, processor, named, checkpoint)
+
+
+def _grounding(args: TrainActionsArguments) -> "GroundingMixture | None":
+    """The grounding data of the flags; None when they name none."""
+    if args.grounding_dataset is None and args.grounding_mixture is None:
+        return None
+    mixture = mixture_of(args.grounding_dataset, args.grounding_weights, args.grounding_mixture, prefix="--grounding-")
+    if mixture.eval_dataset is not None and args.grounding_eval_dataset is not None:
+        raise UserError("--grounding-eval-dataset: the mixture file has one already.")
+    return mixture
+
+
+def _held_out_grounding(args: TrainActionsArguments) -> Any:
+    from training_st4vla.data.grounding_sources import GroundingSource, open_grounding_source
+
+    mixture = _grounding(args)
+    source = mixture.eval_dataset if mixture is not None else None
+    if args.grounding_eval_dataset is not None:
+        source = GroundingSource(args.grounding_eval_dataset)
+    return None if source is None else open_grounding_source(source)
 
 
 def _dry_run(args: TrainActionsArguments, training: Any) -> None:
@@ -118,9 +152,6 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
     if args.gradient_decay is not None:
         model.config.gradient_decay = model.query_transformer.gradient_decay = args.gradient_decay
     actions, held_out, grounding = _open_data(args, training, model, processor)
-    questions = None
-    if args.grounding_eval_dataset is not None:
-        questions = open_grounding([args.grounding_eval_dataset], flag="--grounding-eval-dataset")
     beside = [part for part in PARTS if part != "vlm" and hasattr(model, part) and part not in training.freeze]
     trainer = SpatialActionTrainer(
         model=model,
@@ -128,7 +159,7 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
         train_dataset=actions,
         eval_dataset=held_out,
         grounding_dataset=grounding,
-        grounding_eval_dataset=questions,
+        grounding_eval_dataset=_held_out_grounding(args),
         processing_class=processor,
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank, beside),
     )
@@ -139,6 +170,7 @@ def _open_data(args: TrainActionsArguments, training: Any, model: Any, processor
     """Training samples, held-out samples and grounding samples; the processor learns their contracts."""
     from training_st4vla.data.action_mixture import fill_up, mix, open_source, settle_contracts
     from training_st4vla.data.augmentation import AugmentedDataset
+    from training_st4vla.data.grounding_sources import open_grounding_mixture
 
     sources, augmentation, chunk = sources_of(args), args.augmentation(), model.config.chunk_size
     datasets = [open_source(source, chunk, processor, args.stream) for source in sources]
@@ -149,10 +181,9 @@ def _open_data(args: TrainActionsArguments, training: Any, model: Any, processor
     if args.eval_dataset:
         source = find_source(sources, args.eval_dataset_key)
         held_out = open_source(replace(source, dataset=args.eval_dataset), chunk, processor)
-    if args.grounding_dataset:
-        grounding = open_grounding(
-            args.grounding_dataset, args.grounding_weights, seed=training.seed, flag="--grounding-dataset"
-        )
+    mixture = _grounding(args)
+    if mixture is not None:
+        grounding = open_grounding_mixture(mixture, seed=training.seed)
     if augmentation is not None:
         actions = AugmentedDataset(actions, augmentation, training.seed)
         grounding = grounding and AugmentedDataset(grounding, augmentation, training.seed + 1)

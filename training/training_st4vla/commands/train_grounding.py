@@ -1,40 +1,30 @@
 """`st4vla train-grounding`: stage 1 on a grounding dataset."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training_st4vla.commands.arguments import exit_with, flag
 from training_st4vla.commands.augment_arguments import AugmentFlags
 from training_st4vla.commands.console import say
-from training_st4vla.commands.grounding_arguments import open_grounding
+from training_st4vla.commands.grounding_arguments import GroundingFlags, show_grounding
 from training_st4vla.commands.main import Command
 from training_st4vla.commands.runs import complete_run, start_run
 from training_st4vla.errors import UserError, require_extra
 
+if TYPE_CHECKING:
+    from training_st4vla.data.grounding_sources import GroundingSource
+
 
 @dataclass(kw_only=True)
-class TrainGroundingArguments(AugmentFlags):
+class TrainGroundingArguments(GroundingFlags, AugmentFlags):
     """Flags of `st4vla train-grounding`, beside those of training."""
 
-    dataset: list[str] = flag("grounding datasets: folders, files or Hub ids")
-    weights: list[float] | None = flag("share of each dataset in the mixture, in any unit; by count without it", None)
     model: str = flag("ST4VLA model to start from: folder or Hub id", "")
-    kinds: list[str] | None = flag("answers to train on: point, box, trace, text; all without it", None)
-    roles: list[str] | None = flag(
-        "roles to train on, as the data name them (the tabletop's: objects object target place free_space gripper "
-        "task); all without it",
-        None,
-    )
-    max_rows: int | None = flag("use only the first so many rows", None)
-    max_samples: int | None = flag("use at most so many samples, drawn evenly over the set by the seed", None)
     questions_per_image: int | None = flag(
         "up to so many questions about an image in one sequence: it is encoded once, and the loss is that of separate "
         "questions; a batch then counts images. Separate sequences without it",
         None,
-    )
-    eval_dataset: str | None = flag(
-        "held-out grounding dataset: scored by generation every --eval-steps, with pictures", None
     )
     lora_rank: int | None = flag(
         "train LoRA adapters of this rank on the planner's language model; full without it", None
@@ -69,36 +59,21 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         The folder of the finished model, `training.output_dir`.
     """
     from training_st4vla.adapters import lora_config
+    from training_st4vla.data.grounding_sources import open_grounding_mixture
     from training_st4vla.grounding_trainer import SpatialGroundingTrainer
     from training_st4vla.loading import load_model, training_attention
 
-    if args.eval_dataset is None and training.eval_strategy != "no":
+    mixture = args.grounding()
+    if mixture.eval_dataset is None and training.eval_strategy != "no":
         raise UserError("--eval-strategy: evaluation needs held-out data; give --eval-dataset.")
     augmentation = args.augmentation()
-    checkpoint = start_run(args, training)
-    dataset = open_grounding(
-        args.dataset,
-        args.weights,
-        args.kinds,
-        roles=args.roles,
-        max_rows=args.max_rows,
-        max_samples=args.max_samples,
-        questions_per_image=args.questions_per_image,
-        seed=training.seed,
-    )
+    checkpoint = start_run(args, training, data=asdict(mixture))
+    dataset = open_grounding_mixture(mixture, questions_per_image=args.questions_per_image, seed=training.seed)
     if augmentation is not None:
         from training_st4vla.data.augmentation import AugmentedDataset
 
         dataset = AugmentedDataset(dataset, augmentation, training.seed)
-    held_out = None
-    if args.eval_dataset is not None:
-        held_out = open_grounding(
-            [args.eval_dataset],
-            kinds=args.kinds,
-            roles=args.roles,
-            max_samples=training.eval_questions,
-            flag="--eval-dataset",
-        )
+    held_out = None if mixture.eval_dataset is None else _open_held_out(mixture.eval_dataset, training.eval_questions)
     attention = training_attention(args.attn_implementation, training)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     trainer = SpatialGroundingTrainer(
@@ -109,14 +84,21 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
         processing_class=processor,
         peft_config=None if args.lora_rank is None else lora_config(args.lora_rank),
     )
+    names = [source.name for source in mixture.sources]
     if trainer.is_world_process_zero():
         planner: Any = trainer.model
         trained = sum(p.numel() for p in planner.parameters() if p.requires_grad)
-        unit = "questions" if args.questions_per_image is None else "groups of questions"
-        say(f"dataset  {', '.join(args.dataset)}: {len(dataset)} {unit} an epoch")
+        show_grounding(dataset, names, "questions" if args.questions_per_image is None else "groups of questions")
         workers = f"{training.dataloader_num_workers} data workers"
         say(f"training {trained / 1e6:.2f} M parameters on {training.device}, {attention} attention, {workers}")
-    return complete_run(trainer, processor, args, checkpoint)
+    named = replace(args, dataset=[source.dataset for source in mixture.sources])
+    return complete_run(trainer, processor, named, checkpoint)
+
+
+def _open_held_out(source: "GroundingSource", questions: int) -> Any:
+    from training_st4vla.data.grounding_sources import open_grounding_source
+
+    return open_grounding_source(replace(source, max_samples=source.max_samples or questions or None))
 
 
 COMMAND = Command(

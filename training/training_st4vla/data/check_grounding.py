@@ -1,10 +1,12 @@
 """Is this grounding data healthy? Nothing is changed, and images are decoded for the contact sheet only."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from processing_st4vla import GroundingResult
 from processing_st4vla.spatial import RejectReason
@@ -26,7 +28,7 @@ def check_grounding(
     pictures: int = 12,
     seed: int = 0,
 ) -> None:
-    """Looks at every sample (or a drawn part of them) of every split.
+    """Looks at every sample of every split; of large ones at a drawn part, and at the rest for duplicates only.
 
     Found are rows that cannot be read or used, by reason; boxes that reach out of their image; spaces that the
     distribution of the numbers contradicts; images that are missing or have another size than declared; images that
@@ -35,22 +37,40 @@ def check_grounding(
     Args:
         splits: Datasets by split.
         findings: Where to add what is found, and the pictures of drawn samples.
-        max_samples: Look at no more samples per split, drawn evenly by the seed.
+        max_samples: Look at no more samples per split, drawn evenly by the seed, and say so. Questions asked twice and
+            images that splits share are looked for in all samples.
         pictures: Drawn samples per split.
         seed: Of all draws.
     """
     images: dict[str, dict[str, str]] = {}
     for name, dataset in splits.items():
+        split = "" if len(splits) == 1 else f"{name}: "
         chosen = dataset.thin_out(max_samples, seed)
-        prefix = "" if len(splits) == 1 else f"{name}: "
+        is_draw = len(chosen) < len(dataset)
+        prefix = f"{split}in a draw of {len(chosen)} of {len(dataset)} samples: " if is_draw else split
         samples = _readable(chosen, findings, prefix)
         if samples:
             _check_samples(samples, findings, prefix)
+            _check_contradictions(dataset.readable() if is_draw else samples, findings, split)
             _check_space(samples, findings, prefix)
             images[name], unusable = _check_images(samples, findings, prefix)
             drawable = [sample for sample in samples if sample.image.key not in unusable]
-            _draw(drawable, findings, prefix, pictures, seed)
+            _draw(drawable, findings, split, pictures, seed)
+        if is_draw and len(splits) > 1:
+            images[name] = _image_places(dataset, f"images of {name}")
     _check_overlap(images, findings)
+
+
+def _image_places(dataset: GroundingDataset, title: str) -> dict[str, str]:
+    """The place of the first sample of each image content; images that cannot be read are left out."""
+    places: dict[str, str] = {}
+    seen: set[str] = set()
+    for sample in tqdm(dataset.readable(), desc=title, total=len(dataset), unit="sample"):
+        if sample.image.key not in seen:
+            seen.add(sample.image.key)
+            with suppress(DataError):
+                places.setdefault(sample.image.digest(), sample.where)
+    return places
 
 
 def _readable(dataset: GroundingDataset, findings: Findings, prefix: str) -> list[GroundingSample]:
@@ -87,7 +107,6 @@ def _check_samples(samples: Sequence[GroundingSample], findings: Findings, prefi
     if huge:
         text = f"{prefix}boxes cover more than {_LARGE_BOX:.0%} of their image: is the space right?"
         findings.warning("large boxes", text, count=len(huge), examples=[s.where for s in huge[:_EXAMPLES]])
-    _check_contradictions(samples, findings, prefix)
     free = [sample.where for sample in samples if sample.license == "unknown"]
     if free:
         text = f"{prefix}samples have no declared licence."
@@ -99,15 +118,17 @@ def _share(xyxy: Sequence[float], sample: GroundingSample) -> float:
     return (x2 - x1) * (y2 - y1) / (sample.image_size[0] * sample.image_size[1])
 
 
-def _check_contradictions(samples: Sequence[GroundingSample], findings: Findings, prefix: str) -> None:
-    seen: dict[tuple[Any, ...], GroundingSample] = {}
+def _check_contradictions(samples: Iterable[GroundingSample], findings: Findings, prefix: str) -> None:
+    seen: dict[tuple[Any, ...], tuple[Any, str]] = {}
     repeated: list[str] = []
     differing: list[str] = []
     for sample in samples:
         key = (sample.image.key, sample.kind, sample.question, sample.instruction)
-        other = seen.setdefault(key, sample)
-        if other is not sample:
-            (repeated if other.answer == sample.answer else differing).append(f"{sample.where} and {other.where}")
+        if key not in seen:
+            seen[key] = sample.answer, sample.where
+            continue
+        answer, where = seen[key]
+        (repeated if answer == sample.answer else differing).append(f"{sample.where} and {where}")
     if differing:
         text = f"{prefix}the same question about the same image has different answers."
         findings.warning("contradictions", text, count=len(differing), examples=differing[:_EXAMPLES])

@@ -106,20 +106,33 @@ def read_mixture(path: Path) -> list[DataSource]:
     Raises:
         UserError: The file is absent or malformed, or holds a key that is no field.
     """
+    return [
+        parse_source(entry, where=f"--mixture: {path}, datasets[{number}]", folder=path.parent)
+        for number, entry in enumerate(load_mixture(path)["datasets"])
+    ]
+
+
+def load_mixture(path: Path, flag: str = "--mixture", optional: Sequence[str] = ()) -> dict[str, Any]:
+    """
+    The content of a mixture file: a list under `datasets`, and what is `optional`.
+
+    Raises:
+        UserError: The file is absent or malformed, or holds another key.
+    """
     if not path.is_file():
-        raise UserError(f"--mixture: expected a YAML or JSON file, found nothing at {path}.")
+        raise UserError(f"{flag}: expected a YAML or JSON file, found nothing at {path}.")
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"--mixture: {path} is neither YAML nor JSON: {error}.") from error
+        raise UserError(f"{flag}: {path} is neither YAML nor JSON: {error}.") from error
     entries = content.get("datasets") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries or set(content) != {"datasets"}:
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"--mixture: expected {path} to hold `datasets:` with a list and nothing else, found {found}.")
-    return [
-        parse_source(entry, where=f"--mixture: {path}, datasets[{number}]", folder=path.parent)
-        for number, entry in enumerate(entries)
-    ]
+    if not isinstance(entries, list) or not entries or not {"datasets", *optional} >= set(content):
+        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        more = f", beside it {' and '.join(optional)}," if optional else ""
+        raise UserError(
+            f"{flag}: expected {path} to hold `datasets:` with a list{more} and nothing else, found {found}."
+        )
+    return content
 
 
 def parse_source(value: Any, *, where: str, folder: Path) -> DataSource:
@@ -130,10 +143,10 @@ def parse_source(value: Any, *, where: str, folder: Path) -> DataSource:
         where: How errors name its place.
         folder: To which paths are relative.
     """
-    values = _checked_fields(DataSource, value, where)
+    values = checked_fields(DataSource, value, where)
     for name in ("action_keys", "state_keys", "cameras", "episodes"):
         if values.get(name) is not None:
-            values[name] = _as_tuple(values[name], f"{where}.{name}")
+            values[name] = as_tuple(values[name], f"{where}.{name}")
     beside = folder / str(values.get("dataset") or "")
     if values.get("dataset") and beside.exists():
         values["dataset"] = str(beside)
@@ -141,11 +154,11 @@ def parse_source(value: Any, *, where: str, folder: Path) -> DataSource:
         values["contract"] = read_declaration(folder / values["contract"])
     values["contract"] = check_declaration(values.get("contract") or {}, f"{where}.contract")
     if values.get("pause") is not None:
-        rule = _checked_fields(PauseRule, values["pause"], f"{where}.pause")
+        rule = checked_fields(PauseRule, values["pause"], f"{where}.pause")
         if not isinstance(rule.get("threshold"), (int, float)):
             raise UserError(f"{where}.pause.threshold: expected a number, found {rule.get('threshold')!r}.")
         for name in ("motion", "gripper"):
-            rule[name] = None if rule.get(name) is None else _as_tuple(rule[name], f"{where}.pause.{name}")
+            rule[name] = None if rule.get(name) is None else as_tuple(rule[name], f"{where}.pause.{name}")
         values["pause"] = PauseRule(**rule)
     return DataSource(**values)
 
@@ -161,21 +174,37 @@ def check_mixture(sources: Sequence[DataSource]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"--dataset: {repeated} named twice; give a dataset a larger weight instead.")
-    weighted = [source.weight is not None for source in sources]
-    if any(weighted) and not all(weighted):
-        missing = [source.dataset for source in sources if source.weight is None]
+    check_weights({source.dataset: source.weight for source in sources})
+
+
+def check_weights(weights: Mapping[str, float | None]) -> None:
+    """
+    Raises:
+        UserError: Some datasets have a weight and others none, or one is not a positive number.
+    """
+    missing = [name for name, weight in weights.items() if weight is None]
+    if missing and len(missing) < len(weights):
         raise UserError(f"weights: expected one for every dataset or for none, found none for {missing}.")
+    bad = {name: weight for name, weight in weights.items() if weight is not None and not _is_positive(weight)}
+    if bad:
+        raise UserError(f"weights: expected numbers above 0, found {bad}.")
 
 
-def _checked_fields(cls: type, value: Any, where: str) -> dict[str, Any]:
+def _is_positive(weight: Any) -> bool:
+    return isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < float("inf")
+
+
+def checked_fields(cls: type, value: Any, where: str) -> dict[str, Any]:
+    """A mapping whose keys are all fields of a dataclass. Raises `UserError` for any other."""
     known = [one.name for one in fields(cls)]
-    unknown = sorted(set(value) - set(known)) if isinstance(value, dict) else [type(value).__name__]
+    unknown = sorted(map(str, set(value) - set(known))) if isinstance(value, dict) else [type(value).__name__]
     if unknown:
         raise UserError(f"{where} holds {unknown}; expected a mapping with keys of {known}.")
     return dict(value)
 
 
-def _as_tuple(value: Any, where: str) -> tuple:
+def as_tuple(value: Any, where: str) -> tuple:
+    """A list as a tuple. Raises `UserError` for anything else."""
     if not isinstance(value, list):
         raise UserError(f"{where}: expected a list, found {value!r}.")
     return tuple(value)
@@ -184,7 +213,11 @@ def _as_tuple(value: Any, where: str) -> tuple:
 __all__ = [
     "DataSource",
     "PauseRule",
+    "as_tuple",
     "check_mixture",
+    "check_weights",
+    "checked_fields",
+    "load_mixture",
     "parse_source",
     "preset_names",
     "read_mixture",

@@ -2,8 +2,9 @@
 
 Rows are `{"image" or "images", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}`; `messages`
 with `role` and `content` are read as well, and conversations stored as one dict of lists. Each question with its
-answer is a sample of its own; earlier turns are not repeated. The question is asked as it is written. An answer with
-coordinates becomes a box, point or trace sample; one without stays words (kind `text`).
+answer is a sample of its own; earlier turns are not repeated. An answer with coordinates becomes a box, point or
+trace sample; one without stays words (kind `text`). The question is asked as it is written, but for instructions on
+how to write coordinates ("Your answer should be formatted as a list of tuples ..."), unless `verbatim`.
 
 The dialect must be declared. With `qwen2_5_vl` the space must be, too: `pixel` (original image), `resized` (what the
 model sees, by `smart_resize`), or another of `COORDINATE_SPACES`; the other dialects have one space.
@@ -18,7 +19,7 @@ from processing_st4vla import GroundingResult
 from processing_st4vla.spatial import DIALECTS, RejectReason, smart_resize
 from training_st4vla.data.errors import DataError, explain
 from training_st4vla.data.grounding.images import image_reference
-from training_st4vla.data.grounding.layouts import Layout, ReadOptions, row_size
+from training_st4vla.data.grounding.layouts import Layout, ReadOptions, row_size, without_format_request
 from training_st4vla.data.grounding.rows import Row
 from training_st4vla.data.grounding.schema import (
     COORDINATE_SPACES,
@@ -46,10 +47,12 @@ def _sample(row: Row, number: int, where: str, options: ReadOptions) -> Groundin
     size = row_size(row) or image.size()
     result = None if dialect == TEXT_DIALECT else _read(text, dialect, size, options)
     kind: SampleKind = "text" if result is None else _kind(result)
+    # The answer is written anew, in the model's own format: a question that asks for another would contradict it.
+    asked = question if result is None or options.verbatim else without_format_request(question)
     return GroundingSample(
         image,
         size,
-        question,
+        asked,
         kind,
         PlainAnswer(text.strip()) if result is None else result,
         None if result is None else _own_space(dialect) or options.coordinate_space,

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,6 +94,12 @@ class GroundingDataset(Dataset):
         """All samples in order, undecoded."""
         return (read() for read in self._readers())
 
+    def readable(self) -> Iterator[GroundingSample]:
+        """Those samples whose rows can be read, in order, undecoded."""
+        for read in self._readers():
+            with suppress(DataError):
+                yield read()
+
     def _readers(self) -> Iterator[Callable[[], GroundingSample]]:
         rows = self._row_of.tolist()
         for row, number, values in zip(rows, self._number.tolist(), self.table.read(rows), strict=True):
@@ -171,7 +178,8 @@ def open_grounding_dataset(
             the folder around `grounding/`.
         cameras: Cameras of a LeRobot dataset to take; None: all that have annotations.
         stride: For `interndata-m1`: take every so many-th frame.
-        verbatim: For benchmarks: ask the question as published, with its instructions on how to write coordinates.
+        verbatim: For benchmarks and conversations: ask the question as published, with its instructions on how to
+            write coordinates.
         source, license: What to record where the data do not say it.
         revision: Hub revision.
         check_first: Refuse at once when one of the first samples cannot be used. An undeclared space is refused

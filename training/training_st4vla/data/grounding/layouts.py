@@ -14,6 +14,7 @@ annotations become rows of the layout `grounding`, in `lerobot` and `demonstrati
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,8 @@ class ReadOptions:
             only.
         box_format: `xyxy`, `xywh`, or `auto`: `xywh` for lmms-lab's tables, else `xyxy`; `refcoco` only.
         max_points: Rows with more points are left out; `points` only.
-        verbatim: Ask the published question as it is written, with its format instructions; benchmarks only.
+        verbatim: Ask the published question as it is written, with its format instructions; benchmarks and
+            conversations.
         min_pixels, max_pixels: Limits of the space `resized`, as the image processor had them when the file was
             written.
         source, license: What to record where the rows do not say it.
@@ -282,7 +284,17 @@ def _image_value(row: Row) -> Any:
 
 # --- masks ----------------------------------------------------------------------------------------------------------
 
-_FORMAT_INSTRUCTIONS = (" Your answer should be formatted as", "\nYour answer should be formatted as")
+_FORMAT_REQUEST = re.compile(
+    r"\s+(?:(?:your|the) answer should be formatted as|format (?:your|the) (?:answer|result)s? as"
+    r"|(?:your|the) coordinates should be between)\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def without_format_request(question: str) -> str:
+    """A published question without its closing instructions on how to write coordinates: answers are written as the
+    model writes them."""
+    return _FORMAT_REQUEST.sub("", question).strip()
 
 
 def _masks(row: Row, number: int, where: str, options: ReadOptions) -> GroundingSample:
@@ -296,7 +308,7 @@ def _masks(row: Row, number: int, where: str, options: ReadOptions) -> Grounding
     if options.verbatim:
         text = " ".join(part for part in (text, str(row.get("suffix") or "")) if part)
     else:
-        text = next((text.partition(cue)[0] for cue in _FORMAT_INSTRUCTIONS if cue in text), text).strip()
+        text = without_format_request(text)
     image = _first(row, ("image", "rgb_path"))
     mask = _first(row, ("mask", "mask_path"))
     reference = image_reference(f"images/{image}" if mask is None else image, options.image_roots, where)
@@ -426,4 +438,12 @@ def _pairs(points: Any) -> list[list[Any]]:
     return [[p.get("x"), p.get("y")] if isinstance(p, Mapping) else list(p) for p in points or ()]
 
 
-__all__ = ["ROW_LAYOUTS", "FrameRoots", "Layout", "ReadOptions", "not_the_layout", "row_size"]
+__all__ = [
+    "ROW_LAYOUTS",
+    "FrameRoots",
+    "Layout",
+    "ReadOptions",
+    "not_the_layout",
+    "row_size",
+    "without_format_request",
+]
