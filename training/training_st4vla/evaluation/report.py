@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from .report_film import POLICY, SCRIPT, film_figure
+from .report_film import POLICY, SCRIPT, film_figure, video_tag
 from .report_style import STYLE
 from .table import Cell, IntervalLike, ResultTable, check_rows, format_cell, numeric_columns
 
@@ -195,6 +195,19 @@ class Report:
         """
         figures = "".join(_figure(image, caption, dark=None, alt="", max_side=max_side) for image, caption in images)
         self._body.append(f'<div class="gallery">{figures}</div>')
+        return self
+
+    def films(self, videos: Sequence[tuple[bytes, str]]) -> Self:
+        """Adds a grid of films, each with a caption, that play in the page.
+
+        Args:
+            videos (`Sequence` of (MP4 bytes, caption)).
+
+        Raises:
+            ValueError: for bytes that are no MP4.
+        """
+        figures = (f"<figure>{video_tag(video)}{_caption(caption)}</figure>" for video, caption in videos)
+        self._body.append(f'<div class="gallery">{"".join(figures)}</div>')
         return self
 
     def film(self, video: bytes, plot: Figure, fps: float, caption: str = "") -> Self:

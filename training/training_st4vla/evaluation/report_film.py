@@ -30,6 +30,14 @@ POLICY = (
 _MP4 = b"ftyp"
 
 
+def video_tag(video: bytes) -> str:
+    """Markup of an embedded film; raises ValueError for bytes that are no MP4."""
+    if video[4:8] != _MP4:
+        raise ValueError("A film must be MP4.")
+    source = f"data:video/mp4;base64,{base64.b64encode(video).decode('ascii')}"
+    return f'<video controls muted playsinline preload="metadata" src="{source}"></video>'
+
+
 def film_figure(
     video: bytes, picture: str, extent: tuple[float, float, float, float], fps: float, caption: str
 ) -> str:
@@ -44,16 +52,13 @@ def film_figure(
     Raises:
         ValueError: for bytes that are no MP4, or a rate that is not positive.
     """
-    if video[4:8] != _MP4:
-        raise ValueError("A film must be MP4.")
     if not fps > 0:
         raise ValueError(f"`fps` must be positive, found {fps}.")
     numbers = " ".join(f"{value:.5f}" for value in extent)
-    source = f"data:video/mp4;base64,{base64.b64encode(video).decode('ascii')}"
     return (
-        f'<figure class="film" data-extent="{numbers}"><video controls muted playsinline preload="metadata" '
-        f'src="{source}"></video><div class="plot">{picture}<span class="cursor"></span></div>{caption}</figure>'
+        f'<figure class="film" data-extent="{numbers}">{video_tag(video)}'
+        f'<div class="plot">{picture}<span class="cursor"></span></div>{caption}</figure>'
     )
 
 
-__all__ = ["POLICY", "SCRIPT", "film_figure"]
+__all__ = ["POLICY", "SCRIPT", "film_figure", "video_tag"]
