@@ -12,6 +12,17 @@ from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError, require_extra
 
+ST4VLA_FLAGS = (
+    "ensemble",
+    "ensemble_horizon",
+    "gripper_hold",
+    "dataset_key",
+    "num_inference_steps",
+    "guidance_scale",
+    "dtype",
+)
+"""What a LeRobot policy cannot be asked for: it executes, samples and rounds as its own config says."""
+
 
 @dataclass
 class EvaluatePolicyArguments:
@@ -27,11 +38,13 @@ class EvaluatePolicyArguments:
     episodes: int = flag("episodes per task", 40)
     seed: int = flag("seed of the first episode; the others follow one by one", 1000)
     batch_size: int = flag("environments that run at once", 8)
-    n_action_steps: int | None = flag("actions executed of each predicted chunk; half of it without it", None)
-    ensemble: str | None = flag("adaptive: predict at every step and average the overlapping chunks", None)
-    ensemble_horizon: int = flag("chunks that the ensemble averages", 7)
-    gripper_hold: int = flag("control steps that a new gripper command is kept for at least", 0)
-    dataset_key: str | None = flag("whose action contract; the only one without it", None)
+    n_action_steps: int | None = flag(
+        "actions executed of each predicted chunk; half of it, or a LeRobot policy's own, without it", None
+    )
+    ensemble: str | None = flag("adaptive: predict at every step and average the overlapping chunks (ST4VLA)", None)
+    ensemble_horizon: int = flag("chunks that the ensemble averages (ST4VLA)", 7)
+    gripper_hold: int = flag("control steps that a new gripper command is kept for at least (ST4VLA)", 0)
+    dataset_key: str | None = flag("whose action contract; the only one without it (ST4VLA)", None)
     num_inference_steps: int | None = flag("denoising steps; the model's own without it", None)
     guidance_scale: float | None = flag("classifier-free guidance, 1 = off; the model's own without it", None)
     failure_films: int = flag("keep the films of at most so many failures, spread over the tasks", 12)
@@ -114,6 +127,8 @@ def _check(args: EvaluatePolicyArguments) -> None:
     for name in ("failure_films", "success_films", "ground_every"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name.replace('_', '-')}: expected 0 or more, found {getattr(args, name)}.")
+    if args.ensemble is None and args.ensemble_horizon != EvaluatePolicyArguments.ensemble_horizon:
+        raise UserError("--ensemble-horizon: means nothing without --ensemble adaptive.")
     if args.ensemble not in (None, "adaptive"):
         raise UserError(f"--ensemble: expected adaptive, found {args.ensemble!r}.")
     if args.report and Path(args.report).exists():
@@ -156,12 +171,25 @@ def environment_configs(args: EvaluatePolicyArguments) -> list[Any]:
 
 
 def load_policy(args: EvaluatePolicyArguments, config: Any) -> Any:
-    """The policy in `--model`: ours, or LeRobot's."""
+    """
+    The policy in `--model`: ours, or LeRobot's.
+
+    Raises:
+        UserError: for flags that this policy does not have.
+    """
     from training_st4vla.evaluation.policies import LeRobotPolicy, ModelPolicy, is_lerobot_checkpoint
     from training_st4vla.loading import load_model, pick_device
 
     if is_lerobot_checkpoint(args.model):
-        return LeRobotPolicy(args.model, config, device=str(pick_device(args.device)))
+        given = [name for name in ST4VLA_FLAGS if getattr(args, name) != getattr(EvaluatePolicyArguments, name)]
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UserError(
+                f"{names}: {args.model} is a LeRobot policy, which acts as its own config says. Leave {names} out; of "
+                "these flags it takes --n-action-steps alone."
+            )
+        device = str(pick_device(args.device))
+        return LeRobotPolicy(args.model, config, n_action_steps=args.n_action_steps, device=device)
     model, processor = load_model(args.model, args.dtype, args.device)
     return ModelPolicy(
         model,
