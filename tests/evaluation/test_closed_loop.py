@@ -22,6 +22,7 @@ from training_st4vla.evaluation.policy_scores import (
     success_table,
     write_policy_report,
 )
+from training_st4vla.evaluation.rollout_video import Film
 
 LIMIT = 6
 
@@ -131,6 +132,8 @@ def test_only_the_films_that_are_kept_are_asked_about(envs: Any) -> None:
     (kept,) = shelf.rollouts
     assert kept.film is not None
     assert [number for number, answer in enumerate(kept.film.groundings) if answer] == [0, 2, 4]
+    held, plain = np.array(kept.film.picture(-1)), np.array(Film("", 5, kept.film.frames).picture(-1))
+    assert (held[:200] != plain[:200]).any(), "the last picture keeps the last answer"
     shelf.ask(lambda *_: None)  # a policy that cannot; and nothing is asked twice
     assert kept.film.groundings[4] is not None
 

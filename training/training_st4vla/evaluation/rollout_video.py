@@ -57,13 +57,14 @@ class Film:
 
     def picture(self, index: int) -> Image.Image:
         """One frame as it is shown: enlarged, the latest grounding drawn, words and outcome below."""
+        index %= len(self.frames)
         frame = Image.fromarray(self.frames[index])
         grounding = next((seen for seen in reversed(self.groundings[: index + 1]) if seen is not None), None)
         if grounding is not None:
             frame = grounding.draw(frame)
         width = round(frame.width * HEIGHT / frame.height / 2) * 2
         frame = frame.resize((width, HEIGHT), Image.Resampling.BICUBIC)
-        last = index in (-1, len(self.frames) - 1) and self.success is not None
+        last = index == len(self.frames) - 1 and self.success is not None
         colour = (GOOD if self.success else BAD) if last else (31, 35, 40)
         canvas = Image.new("RGB", (width, HEIGHT + CAPTION), colour)
         canvas.paste(frame, (0, 0))
