@@ -16,7 +16,13 @@ from training_st4vla.data.sources import DataSource, PauseRule, preset_names, re
 from training_st4vla.errors import UserError
 
 MakeDataset = Callable[..., Path]
-COMPLETE = {"action_units": ["m"] * 3, "frame": "base", "rotation": "none", "representation": "absolute"}
+COMPLETE = {
+    "action_units": ["m"] * 3,
+    "frame": "base",
+    "rotation": "none",
+    "representation": "absolute",
+    "gripper_polarity": "none",
+}
 
 
 def settled(sources: list[DataSource], processor: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Every command and every Python block of the documents runs, as printed, in a folder of its own."""
+"""Every command and every Python block of the README runs, as printed, in a folder of its own."""
 
 import os
 import re
@@ -75,7 +75,7 @@ def test_the_readme_from_top_to_bottom(workplace: Path) -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in (README, ROOT / "CONTRIBUTING.md"):
+    for document in (README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("examples/*/README.md"))):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 

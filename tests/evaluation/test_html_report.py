@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from training_st4vla.evaluation.intervals import Interval
-from training_st4vla.evaluation.plots import plot_loss_curve
+from training_st4vla.evaluation.plots import plot_actions, plot_loss_curve
 from training_st4vla.evaluation.report import Report, RunInfo
+from training_st4vla.evaluation.rollout_video import Film
 from training_st4vla.evaluation.table import ResultTable
 
 EVIL = "<img src=x onerror=alert(1)>\"'&</title></style><script>alert(2)</script>\x00\ud800"
@@ -185,10 +186,46 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert os.listdir(tmp_path) == []
 
 
-def test_too_large_a_report_is_not_written(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, size=(400, 400, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match="max_side"):
-        Report("t", info=INFO).figure(noise).write(tmp_path / "report.html", max_bytes=50_000)
+def noise(side: int = 400) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, size=(side, side, 3), dtype=np.uint8)
+
+
+def test_too_large_a_report_loses_resolution_until_it_fits(tmp_path: Path) -> None:
+    """Pictures, PNG bytes, plots and films alike; what the reader sees keeps its size on the page."""
+    buffer = io.BytesIO()
+    Image.fromarray(noise()).save(buffer, format="PNG")
+    film = Film("noise", fps=5, frames=[noise(64)] * 3)
+    plot = plot_actions(np.zeros((4, 1)), np.zeros((4, 1)), fps=5.0)
+    report = Report("t", info=INFO).figure(noise(), "array").gallery([(buffer.getvalue(), "bytes")])
+    report.films([(film.video, "film")]).film(film.video, plot, 5.0)
+    whole = len(report.to_html())
+    path = report.write(tmp_path / "report.html", max_bytes=whole // 4)
+    text = path.read_text(encoding="utf-8")
+    assert len(text.encode()) <= whole // 4
+    share = re.search(r"pictures and films at (\d+) %", text)
+    assert share is not None
+    assert int(share[1]) in (70, 50, 35, 25)
+    assert 'width="400" height="400"' in text
+    (array, *_) = re.findall(r"data:image/jpeg;base64,([^\"]+)", text)
+    with Image.open(io.BytesIO(base64.b64decode(array))) as smaller:
+        assert smaller.size == (4 * int(share[1]),) * 2
+    import av
+
+    for video in re.findall(r"data:video/mp4;base64,([^\"]+)", text):
+        with av.open(io.BytesIO(base64.b64decode(video))) as container:
+            shown = list(container.decode(video=0))
+        assert len(shown) == 3 + 5
+        assert shown[0].width == round(film.picture(0).width * int(share[1]) / 200) * 2
+    assert "pictures and films at" not in report.to_html()
+
+
+def test_a_report_that_cannot_be_small_enough_is_not_written(tmp_path: Path) -> None:
+    for report in (
+        Report("t", info=INFO).figure(noise()).text("x" * 60_000),
+        Report("t", info=INFO).text("x" * 60_000),
+    ):
+        with pytest.raises(ValueError, match="at 25 % of their resolution: leave some out"):
+            report.write(tmp_path / "report.html", max_bytes=50_000)
     assert os.listdir(tmp_path) == []
 
 

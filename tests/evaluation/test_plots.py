@@ -24,6 +24,11 @@ def test_actions_have_one_panel_per_dimension(theme: str) -> None:
     np.testing.assert_array_equal(lines["recorded"].get_ydata(), recorded[:, 0])
     assert {lines["recorded"].get_color(), lines["predicted"].get_color()} <= set(OKABE_ITO.values())
     assert lines["recorded"].get_linestyle() != lines["predicted"].get_linestyle()
+    for dim, axes in enumerate(figure.axes):
+        (band,) = axes.collections
+        low, high = np.quantile(samples[:, :, dim], (0.05, 0.95), axis=0)
+        edges = band.get_paths()[0].vertices[:, 1]
+        assert set(np.round([*low, *high], 9)) == set(np.round(edges, 9)), "5 to 95 % of the samples, at every step"
     figure.canvas.draw()
 
 

@@ -1,5 +1,6 @@
 """Every recipe in `examples/recipes` runs at its `--smoke` size on toy data with its own columns and contract."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -48,6 +49,11 @@ def test_a_recipe_runs_at_its_smoke_size(recipe: str, tmp_path: Path, monkeypatc
     sizes = yaml.safe_load((RECIPES / recipe / "init.yaml").read_text())
     assert (model.config.action_dim, model.config.chunk_size) == (sizes["action_dim"], sizes["chunk_size"])
     assert len(processor.action_contracts) == len(ACTIONS[recipe])
+    for number in range(len(ACTIONS[recipe])):
+        report = tmp_path / "run" / "policy" / f"actions_trained_on_toy_{number}.html"
+        assert report.read_text().count("<video") == 1
+        figures = json.loads(report.with_suffix(".json").read_text())
+        assert figures["num_frames"] == 2, "8 frames, every fourth"
 
 
 def test_the_sizes_are_the_papers() -> None:

@@ -12,6 +12,17 @@ from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError, require_extra
 
+ST4VLA_FLAGS = (
+    "ensemble",
+    "ensemble_horizon",
+    "gripper_hold",
+    "dataset_key",
+    "num_inference_steps",
+    "guidance_scale",
+    "dtype",
+)
+"""What a LeRobot policy cannot be asked for: it executes, samples and rounds as its own config says."""
+
 
 @dataclass
 class EvaluatePolicyArguments:
@@ -19,27 +30,32 @@ class EvaluatePolicyArguments:
 
     model: str = flag("ST4VLA model or LeRobot policy: folder or Hub id")
     env: str = flag("LeRobot environment type: tabletop, pusht, libero, ...", "tabletop")
-    tasks: list[str] | None = flag("tasks of the environment; its default without it, `all` for all", None)
-    split: str | None = flag("what varies, in environments that have splits (tabletop)", None)
+    tasks: list[str] | None = flag(
+        "tasks of the environment; without it its default: on the tabletop the split's", None
+    )
+    split: list[str] | None = flag("what varies, one or more, in environments that have splits (tabletop)", None)
     env_options: list[str] | None = flag("further fields of the environment's config, as NAME=VALUE", None)
     episodes: int = flag("episodes per task", 40)
     seed: int = flag("seed of the first episode; the others follow one by one", 1000)
     batch_size: int = flag("environments that run at once", 8)
-    n_action_steps: int | None = flag("actions executed of each predicted chunk; half of it without it", None)
-    ensemble: str | None = flag("adaptive: predict at every step and average the overlapping chunks", None)
-    ensemble_horizon: int = flag("chunks that the ensemble averages", 7)
-    gripper_hold: int = flag("control steps that a new gripper command is kept for at least", 0)
-    dataset_key: str | None = flag("whose action contract; the only one without it", None)
+    n_action_steps: int | None = flag(
+        "actions executed of each predicted chunk; half of it, or a LeRobot policy's own, without it", None
+    )
+    ensemble: str | None = flag("adaptive: predict at every step and average the overlapping chunks (ST4VLA)", None)
+    ensemble_horizon: int = flag("chunks that the ensemble averages (ST4VLA)", 7)
+    gripper_hold: int = flag("control steps that a new gripper command is kept for at least (ST4VLA)", 0)
+    dataset_key: str | None = flag("whose action contract; the only one without it (ST4VLA)", None)
     num_inference_steps: int | None = flag("denoising steps; the model's own without it", None)
     guidance_scale: float | None = flag("classifier-free guidance, 1 = off; the model's own without it", None)
-    films: int = flag("film so many of the first episodes of each task", 4)
+    failure_films: int = flag("keep the films of at most so many failures, spread over the tasks", 12)
+    success_films: int = flag("keep the films of at most so many successes, spread over the tasks", 4)
     ground_every: int = flag("control steps between two groundings drawn into a film; 0 draws none", 20)
-    films_dir: str | None = flag("write the films to this folder as MP4", None)
+    films_dir: str | None = flag("write the films to this folder as MP4; the report holds them in any case", None)
     compare: str | None = flag("a --json file of another policy on the same episodes", None)
     dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
     device: str = flag("auto, cpu, cuda or mps", "auto")
     json: str | None = flag("write results per episode to this file", None)
-    report: str | None = flag("write an HTML report to this new file", None)
+    report: str | None = flag("write an HTML report with the films to this new file", None)
 
 
 def arguments() -> tuple[type, ...]:
@@ -62,9 +78,9 @@ def evaluate_policy(args: EvaluatePolicyArguments, policy: Any = None) -> list[A
         policy ([`~training_st4vla.evaluation.policies.Policy`], *optional*): runs instead of `args.model`.
 
     Returns:
-        `list[Rollout]`.
+        `list[EpisodeResult]`.
     """
-    from training_st4vla.evaluation.closed_loop import save_films
+    from training_st4vla.evaluation.film_shelf import FilmShelf
     from training_st4vla.evaluation.policy_scores import (
         compare_results,
         comparison_table,
@@ -75,42 +91,56 @@ def evaluate_policy(args: EvaluatePolicyArguments, policy: Any = None) -> list[A
     )
     from training_st4vla.evaluation.report import RunInfo
 
-    if args.episodes < 1 or args.batch_size < 1:
-        raise UserError(f"--episodes, --batch-size: expected at least 1, found {args.episodes}, {args.batch_size}.")
-    if args.ensemble not in (None, "adaptive"):
-        raise UserError(f"--ensemble: expected adaptive, found {args.ensemble!r}.")
-    if args.report and Path(args.report).exists():
-        raise UserError(f"--report: {args.report} exists already; choose another name.")
+    _check(args)
     other = json.loads(Path(args.compare).read_text()) if args.compare else None
-    config = environment_config(args)
-    policy = policy or load_policy(args, config)
-    rollouts = roll_out(args, config, policy)
-    results = [rollout.result for rollout in rollouts]
+    configs = environment_configs(args)
+    policy = policy or load_policy(args, configs[0])
+    shelf = FilmShelf(args.failure_films, args.success_films) if args.report or args.films_dir else None
+    results = roll_out(args, configs, policy, shelf)
     emit(success_table(results).to_text())
     comparison = None
     if other is not None:
         compared = compare_results(results_from_json(other), results)
         comparison = comparison_table((other["policy"], policy.name), compared)
         emit(comparison.to_text())
+    info = RunInfo.collect(dtype=args.dtype, extra={"Seeds": f"{args.seed} to {args.seed + args.episodes - 1}"})
     if args.json:
-        write_json(Path(args.json), results_to_json(policy.name, results))
-    films = save_films(rollouts, Path(args.films_dir)) if args.films_dir else []
+        run = {"model": args.model, "flags": dataclasses.asdict(args), "run": dataclasses.asdict(info)}
+        write_json(Path(args.json), results_to_json(policy.name, results, **run))
+    if shelf is not None:
+        shelf.ask(policy.ground)
+    if shelf is not None and args.films_dir:
+        shelf.save(Path(args.films_dir))
     if args.report:
-        info = RunInfo.collect(dtype=args.dtype, extra={"Seeds": f"{args.seed} to {args.seed + args.episodes - 1}"})
-        place = f"{args.env}, {args.split}" if args.split else args.env
+        place = ", ".join([args.env, *(args.split or [])])
+        filmed = shelf.rollouts if shelf is not None else ()
         write_policy_report(
-            Path(args.report), policy.name, place, rollouts, films=films, comparison=comparison, info=info
+            Path(args.report), policy.name, place, results, filmed=filmed, comparison=comparison, info=info
         )
         say(f"{args.report}: written.")
-    return rollouts
+    return results
 
 
-def environment_config(args: EvaluatePolicyArguments) -> Any:
+def _check(args: EvaluatePolicyArguments) -> None:
+    if args.episodes < 1 or args.batch_size < 1:
+        raise UserError(f"--episodes, --batch-size: expected at least 1, found {args.episodes}, {args.batch_size}.")
+    for name in ("failure_films", "success_films", "ground_every"):
+        if getattr(args, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')}: expected 0 or more, found {getattr(args, name)}.")
+    if args.ensemble is None and args.ensemble_horizon != EvaluatePolicyArguments.ensemble_horizon:
+        raise UserError("--ensemble-horizon: means nothing without --ensemble adaptive.")
+    if args.ensemble not in (None, "adaptive"):
+        raise UserError(f"--ensemble: expected adaptive, found {args.ensemble!r}.")
+    if args.report and Path(args.report).exists():
+        raise UserError(f"--report: {args.report} exists already; choose another name.")
+
+
+def environment_configs(args: EvaluatePolicyArguments) -> list[Any]:
     """
-    LeRobot's config of `--env`, from LeRobot itself or an installed `lerobot_env_*` distribution.
+    LeRobot's configs of `--env`, one per split, from LeRobot itself or an installed `lerobot_env_*` distribution.
 
     Raises:
-        UserError: for an environment or a field that does not exist.
+        UserError: for an environment, a field, a split or a task that does not exist.
     """
     os.environ.setdefault("MUJOCO_GL", "egl")
     from lerobot.envs.configs import EnvConfig
@@ -128,22 +158,38 @@ def environment_config(args: EvaluatePolicyArguments) -> Any:
         options[name] = value
     if args.tasks:
         options["task"] = ",".join(args.tasks)
-    if args.split:
-        options["split"] = args.split
+    splits = list(dict.fromkeys(args.split or []))
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(set(options) - set(fields))
+    unknown = sorted({*options, *(["split"] if splits else [])} - set(fields))
     if unknown:
         raise UserError(f"--env {args.env}: has no {', '.join(unknown)}; it has {', '.join(sorted(fields))}.")
-    return cls(**{name: _converted(value, fields[name]) for name, value in options.items()})
+    values = {name: _converted(value, fields[name]) for name, value in options.items()}
+    try:
+        return [cls(**values, split=split) for split in splits] if splits else [cls(**values)]
+    except ValueError as error:
+        raise UserError(f"--env {args.env}: {error}") from error
 
 
 def load_policy(args: EvaluatePolicyArguments, config: Any) -> Any:
-    """The policy in `--model`: ours, or LeRobot's."""
+    """
+    The policy in `--model`: ours, or LeRobot's.
+
+    Raises:
+        UserError: for flags that this policy does not have.
+    """
     from training_st4vla.evaluation.policies import LeRobotPolicy, ModelPolicy, is_lerobot_checkpoint
     from training_st4vla.loading import load_model, pick_device
 
     if is_lerobot_checkpoint(args.model):
-        return LeRobotPolicy(args.model, config, device=str(pick_device(args.device)))
+        given = [name for name in ST4VLA_FLAGS if getattr(args, name) != getattr(EvaluatePolicyArguments, name)]
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UserError(
+                f"{names}: {args.model} is a LeRobot policy, which acts as its own config says. Leave {names} out; of "
+                "these flags it takes --n-action-steps alone."
+            )
+        device = str(pick_device(args.device))
+        return LeRobotPolicy(args.model, config, n_action_steps=args.n_action_steps, device=device)
     model, processor = load_model(args.model, args.dtype, args.device)
     return ModelPolicy(
         model,
@@ -159,39 +205,33 @@ def load_policy(args: EvaluatePolicyArguments, config: Any) -> Any:
     )
 
 
-def roll_out(args: EvaluatePolicyArguments, config: Any, policy: Any) -> list[Any]:
-    """All episodes of all tasks, with a progress bar over episodes."""
+def roll_out(args: EvaluatePolicyArguments, configs: list[Any], policy: Any, shelf: Any = None) -> list[Any]:
+    """All episodes of all tasks of all splits, with a progress bar over episodes; films go to the shelf."""
     from lerobot.envs.factory import make_env
     from tqdm.auto import tqdm
 
     from training_st4vla.evaluation.closed_loop import run_episodes
 
-    suites = make_env(config, n_envs=min(args.batch_size, args.episodes), use_async_envs=False)
-    names = config.tasks() if hasattr(config, "tasks") else None
     seeds = range(args.seed, args.seed + args.episodes)
-    rollouts: list[Any] = []
-    total = sum(len(tasks) for tasks in suites.values()) * args.episodes
-    with tqdm(total=total, desc="episodes", unit="episode") as bar:
-        for suite, tasks in suites.items():
-            for number, envs in tasks.items():
-                task = names[number] if names and len(tasks) == len(names) else str(number)
+    results: list[Any] = []
+    with tqdm(total=0, desc="episodes", unit="episode") as bar:
+        for config in configs:
+            suites = make_env(config, n_envs=min(args.batch_size, args.episodes), use_async_envs=False)
+            names = config.tasks() if hasattr(config, "tasks") else None
+            bar.total += sum(len(tasks) for tasks in suites.values()) * args.episodes
+            for suite, number, envs in [(suite, *task) for suite, tasks in suites.items() for task in tasks.items()]:
+                task = names[number] if names and len(suites[suite]) == len(names) else str(number)
+                where = {"suite": suite, "task": task, "film": shelf is not None, "ground_every": args.ground_every}
                 try:
-                    for rollout in run_episodes(
-                        policy,
-                        envs,
-                        seeds,
-                        suite=suite,
-                        task=task,
-                        films=args.films,
-                        ground_every=args.ground_every,
-                    ):
-                        rollouts.append(rollout)
+                    for rollout in run_episodes(policy, envs, seeds, **where):
+                        results.append(rollout.result)
+                        if shelf is not None:
+                            shelf.add(rollout)
                         bar.update()
-                    won = sum(rollout.result.success for rollout in rollouts)
-                    bar.set_postfix_str(f"success {won}/{len(rollouts)}")
                 finally:
                     envs.close()
-    return rollouts
+                bar.set_postfix_str(f"success {sum(result.success for result in results)}/{len(results)}")
+    return results
 
 
 def _converted(value: Any, field: Any) -> Any:

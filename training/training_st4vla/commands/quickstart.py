@@ -207,7 +207,7 @@ def act(plan: Plan, model: Path, output: Path) -> str:
     """Closed loop in new scenes."""
     flags: list[Any] = ["--model", model, "--env", "tabletop", "--split", SPLIT, "--tasks", TASK]
     flags += ["--env-options", f"image_size={2 * IMAGE_SIZE}", "--episodes", plan.episodes, "--device", plan.device]
-    flags += ["--films-dir", output / "films", "--json", output / "policy.json"]
+    flags += ["--failure-films", 4, "--films-dir", output / "films", "--json", output / "policy.json"]
     return do("evaluate-policy", [*flags, "--report", fresh(output / "policy.html")])
 
 

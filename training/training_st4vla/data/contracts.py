@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from training_st4vla.data.statistics import compute_statistics
 from training_st4vla.errors import UserError
 
 DECLARATION_FILE = "meta/action_contract.json"
+# Names that count dimensions and do not say what they are.
+_NUMBERED = re.compile(r".*\[\d+\]|(?:(?:action|actuator|dim|dimension|motors?|value)[ _.]?)?\d+", re.IGNORECASE)
 # What a --contract file may declare; everything else of a contract follows from the data.
 DECLARED_FIELDS = (
     "action_units",
@@ -81,35 +84,38 @@ def build_contract(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> ActionContract:
     """
-    The contract of a dataset, or of several that share one: statistics and two-valued dimensions from their numbers,
-    rate and cameras from their metadata, the rest from `declared`; fields that nobody declared are `unknown`.
+    The contract of a dataset, or of several that share one: statistics from their numbers, rate and cameras from their
+    metadata, the rest from `declared`; fields that nobody declared are `unknown`.
 
-    A dimension with exactly two values in the whole selection becomes `binary` (a gripper command, usually); the
+    A gripper dimension (see [`gripper_dims`]) with exactly two values in the whole selection becomes `binary`; the
     others use `q99`, or the mode that `declared["normalization"]` names (one for all, or one per dimension).
-    `declared["binary"]` gives the levels of dimensions, by name or number, whose numbers do not show them.
+    `declared["binary"]` gives the levels of dimensions, by name or number, that are switches, too, or whose numbers do
+    not show their levels. There is no gripper when that is declared, or when every dimension has a telling name and
+    none is a gripper's; otherwise the polarity is unknown.
 
     Args:
         cache_dir (*optional*): where statistics are kept, see [`compute_statistics`].
 
     Raises:
-        UserError: for datasets that differ in names, chunk, rate or cameras, and for declared modes that do not fit.
+        UserError: for datasets that differ in names, chunk, rate or cameras, for declared modes that do not fit, and
+            for the polarity of a gripper that no dimension drives.
     """
     declared = declared or {}
     parts = [datasets] if isinstance(datasets, LeRobotActionDataset) else list(datasets)
     _require_alike(parts)
     dataset = parts[0]
     statistics = compute_statistics(parts, cache_dir)
+    gripper = gripper_dims(dataset.action_names, declared)
     binary = {
         index: BinaryLevels(threshold=(levels[0] + levels[1]) / 2, low=levels[0], high=levels[1])
         for index, levels in enumerate(statistics["action_levels"])
-        if levels
+        if levels and index in gripper
     }
     for name, levels in (declared.get("binary") or {}).items():
         binary[dimension(dataset.action_names, name, "binary")] = BinaryLevels(**levels)
     state = None
     if dataset.state_names:
         state = _vector(dataset.state_names, statistics["state"], declared.get("state_units"), "q99", {})
-    gripper = gripper_dims(dataset.action_names, declared)
     return ActionContract(
         action=_vector(
             dataset.action_names,
@@ -123,7 +129,7 @@ def build_contract(
         frame=declared.get("frame", UNKNOWN),
         rotation=declared.get("rotation", UNKNOWN),
         gripper_dims=tuple(gripper),
-        gripper_polarity=declared.get("gripper_polarity", UNKNOWN if gripper else "none"),
+        gripper_polarity=_gripper_polarity(dataset.action_names, gripper, declared),
         control_hz=float(declared.get("control_hz", dataset.fps)),
         chunk_size=dataset.chunk_size,
         cameras=tuple(declared.get("cameras", dataset.cameras)),
@@ -135,6 +141,19 @@ def gripper_dims(names: Sequence[str], declared: dict[str, Any]) -> list[int]:
     if declared.get("gripper_dims") is not None:
         return list(declared["gripper_dims"])
     return [index for index, name in enumerate(names) if "gripper" in name.lower()]
+
+
+def _gripper_polarity(names: Sequence[str], gripper: list[int], declared: dict[str, Any]) -> str:
+    polarity = declared.get("gripper_polarity")
+    if polarity not in (None, UNKNOWN, "none") and not gripper:
+        raise UserError(
+            f"gripper_dims: gripper_polarity {polarity!r} is declared, but no dimension of {list(names)} is declared "
+            "or named as a gripper's. Declare gripper_dims, the numbers of the dimensions that drive it."
+        )
+    if polarity is not None:
+        return polarity
+    is_settled = declared.get("gripper_dims") is not None or not any(_NUMBERED.fullmatch(name) for name in names)
+    return "none" if not gripper and is_settled else UNKNOWN
 
 
 def representation(keys: Sequence[str], declared: dict[str, Any]) -> str:
@@ -170,9 +189,14 @@ def _require_alike(parts: list[LeRobotActionDataset]) -> None:
 
 
 def declare(contract: ActionContract, declared: dict[str, Any]) -> ActionContract:
-    """`contract` with declared fields filled in; statistics and normalisation stay as they were trained."""
+    """
+    `contract` with declared fields filled in; statistics and normalisation stay as they were trained.
+
+    Raises:
+        UserError: when another normalisation is declared than the contract has.
+    """
     value = contract.to_dict()
-    refused = sorted(set(declared) & {"normalization", "binary"})
+    refused = _changed_normalization(contract, declared)
     if refused:
         raise UserError(f"--contract: {refused} cannot change for a model that already has this contract.")
     for field in ("representation", "frame", "rotation", "gripper_dims", "gripper_polarity", "control_hz", "cameras"):
@@ -184,10 +208,25 @@ def declare(contract: ActionContract, declared: dict[str, Any]) -> ActionContrac
     return ActionContract.from_dict(value)
 
 
+def _changed_normalization(contract: ActionContract, declared: dict[str, Any]) -> list[str]:
+    """Which of `normalization` and `binary` are declared otherwise than in the contract."""
+    found = []
+    mode, modes = declared.get("normalization"), contract.action.normalization
+    if isinstance(mode, str) and set(modes) - {mode, "binary"}:
+        found.append("normalization")
+    if isinstance(mode, (list, tuple)) and tuple(mode) != modes:
+        found.append("normalization")
+    for name, levels in (declared.get("binary") or {}).items():
+        if contract.action.binary.get(dimension(contract.action.names, name, "binary")) != BinaryLevels(**levels):
+            found.append("binary")
+    return sorted(set(found))
+
+
 def detect_representation(action_keys: Sequence[str]) -> str:
-    """`delta` when every continuous action column says so in its name; otherwise not guessed."""
-    continuous = [key for key in action_keys if "gripper" not in key.lower()]
-    return "delta" if continuous and all("delta" in key.lower() for key in continuous) else UNKNOWN
+    """`delta` when every action column but the gripper's has that word in its name; otherwise not guessed."""
+    # A gripper's own column begins with it: `action.gripper_close`. One that holds other things, too, must say it.
+    others = [key.lower() for key in action_keys if not key.lower().rsplit(".", 1)[-1].startswith("gripper")]
+    return "delta" if others and all("delta" in re.split(r"[^a-z0-9]+", key) for key in others) else UNKNOWN
 
 
 def contract_template(contract: ActionContract) -> str:
@@ -197,12 +236,17 @@ def contract_template(contract: ActionContract) -> str:
         "frame": "base, tool or joint",
         "rotation": "euler_xyz, rotation_vector or none",
         "gripper_polarity": "high_is_open or high_is_closed",
+        "gripper_dims": "numbers of the dimensions that drive a gripper, [] where there is none",
         "control_hz": "actions per second",
         "cameras": "camera names in slot order",
         "action.units": [f"unit of {name}: m, rad, 1" for name in contract.action.names],
         "state.units": [f"unit of {name}: m, rad, 1" for name in (contract.state.names if contract.state else ())],
     }
-    return json.dumps({field.replace(".", "_"): examples[field] for field in contract.unknown_fields}, indent=2)
+    fields = list(contract.unknown_fields)
+    if "gripper_polarity" in fields and not contract.gripper_dims:
+        fields.insert(fields.index("gripper_polarity"), "gripper_dims")
+        examples["gripper_polarity"] += ", or none"
+    return json.dumps({field.replace(".", "_"): examples[field] for field in fields}, indent=2)
 
 
 def _vector(

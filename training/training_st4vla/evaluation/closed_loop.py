@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,7 @@ class Rollout:
     """
     Args:
         result ([`EpisodeResult`]).
-        film ([`Film`], *optional*): what the first camera saw; of the first episodes of each task only.
+        film ([`Film`], *optional*): what the first camera saw.
     """
 
     result: EpisodeResult
@@ -64,7 +63,7 @@ def run_episodes(
     *,
     suite: str,
     task: str,
-    films: int = 0,
+    film: bool = False,
     ground_every: int = 20,
     on_step: Callable[[], None] = lambda: None,
 ) -> Iterable[Rollout]:
@@ -73,8 +72,9 @@ def run_episodes(
 
     Args:
         envs (`gymnasium.vector.VectorEnv`): each of its environments takes every `num_envs`-th seed.
-        films (`int`): record so many of the first episodes.
-        ground_every (`int`): control steps between two groundings drawn into a film; 0 draws none.
+        film (`bool`): record every episode: which one fails is known at its end only. A film holds its pictures in
+            memory until it is let go; see [`FilmShelf`].
+        ground_every (`int`): control steps between two views kept for `Film.ask`; 0 keeps none.
         on_step (`Callable`): called after every control step of the batch.
 
     Raises:
@@ -87,15 +87,14 @@ def run_episodes(
         observation, _ = envs.reset(seed=padded)
         instructions = _instructions(envs)
         policy.reset(envs, padded)
-        filmed = [row for row in range(len(chosen)) if start + row < films]
-        reels = {row: Film(instructions[row], _fps(envs)) for row in filmed}
+        reels = {row: Film(instructions[row], _fps(envs)) for row in range(len(chosen) if film else 0)}
         running, success = np.ones(len(padded), dtype=bool), np.zeros(len(padded), dtype=bool)
         found: list[bool | None] = [None] * len(padded)
         steps = np.zeros(len(padded), dtype=int)
         running[len(chosen) :] = False
         first_words = list(instructions)
         while running.any():
-            _expose(reels, policy, observation, instructions, running, steps, ground_every)
+            _expose(reels, observation, running, steps, ground_every)
             observation, _, terminated, truncated, info = envs.step(policy.act(observation, instructions))
             steps[running] += 1
             ended = running & (terminated | truncated)
@@ -106,46 +105,27 @@ def run_episodes(
                 running &= ~ended
             on_step()
         for row, seed in enumerate(chosen):
-            film = reels.get(row)
-            if film is not None:
-                film.finish(bool(success[row]))
+            reel = reels.get(row)
+            if reel is not None:
+                reel.finish(bool(success[row]))
             outcome = bool(success[row]), int(steps[row]), found[row]
             result = EpisodeResult(suite, task, int(seed), first_words[row], *outcome)
-            yield Rollout(result, film)
-
-
-def save_films(rollouts: Sequence[Rollout], folder: Path) -> list[Path]:
-    """Writes one MP4 per film, named by suite, task, seed and outcome."""
-    paths = []
-    for rollout in rollouts:
-        if rollout.film is not None:
-            result = rollout.result
-            outcome = "success" if result.success else "failure"
-            path = folder / f"{result.suite}-{result.task}-{result.seed}-{outcome}.mp4"
-            rollout.film.write(path)
-            paths.append(path)
-    return paths
+            yield Rollout(result, reel)
 
 
 def _expose(
-    reels: dict[int, Film],
-    policy: Policy,
-    observation: dict[str, Any],
-    instructions: list[str],
-    running: np.ndarray,
-    steps: np.ndarray,
-    ground_every: int,
+    reels: dict[int, Film], observation: dict[str, Any], running: np.ndarray, steps: np.ndarray, ground_every: int
 ) -> None:
     rows = [row for row in reels if running[row]]
     if not rows:
         return
     pixels = observation["pixels"]
-    camera = next(iter(pixels.values())) if isinstance(pixels, dict) else pixels
-    grounded = None
-    if ground_every and steps[rows[0]] % ground_every == 0:
-        grounded = policy.ground(observation, instructions, rows)
-    for place, row in enumerate(rows):
-        reels[row].add(camera[row], None if grounded is None else grounded[place])
+    cameras = pixels if isinstance(pixels, dict) else {"image": pixels}
+    first = next(iter(cameras.values()))
+    for row in rows:
+        if ground_every and steps[row] % ground_every == 0:
+            reels[row].views[int(steps[row])] = {name: np.array(images[row]) for name, images in cameras.items()}
+        reels[row].add(first[row])
 
 
 def _instructions(envs: Any) -> list[str]:
@@ -173,4 +153,4 @@ def _found_target(info: dict[str, Any], row: int) -> bool | None:
     return None if found is None else bool(np.asarray(found).reshape(-1)[row])
 
 
-__all__ = ["FIRST_SEED", "EpisodeResult", "Rollout", "run_episodes", "save_films"]
+__all__ = ["FIRST_SEED", "EpisodeResult", "Rollout", "run_episodes"]

@@ -1,5 +1,6 @@
 """What closed-loop evaluation can drive: our models, and any LeRobot policy."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +40,9 @@ class ModelPolicy:
         ensemble (`int`, *optional*): horizon of the adaptive ensemble; a chunk is then predicted at every step.
         gripper_hold (`int`): control steps that a new gripper command is kept for at least.
         seed (`int`): with the episodes' seeds and the step it decides the sampled noise.
+
+    Raises:
+        UserError: for an unknown contract, and for flags that contradict each other or the model.
     """
 
     def __init__(
@@ -59,15 +63,25 @@ class ModelPolicy:
         self.contract = processor.contract(dataset_key)
         self.contract.require_known("evaluation")
         self.dataset_key = dataset_key
-        self.n_action_steps = n_action_steps or max(model.config.chunk_size // 2, 1)
+        chunk = model.config.chunk_size
+        self.n_action_steps = max(chunk // 2, 1) if n_action_steps is None else n_action_steps
+        if not 1 <= self.n_action_steps <= chunk:
+            raise UserError(f"--n-action-steps: expected 1 to {chunk}, the model's chunk, found {n_action_steps}.")
+        if ensemble is not None and n_action_steps not in (None, 1):
+            raise UserError(
+                f"--n-action-steps: the ensemble predicts a chunk at every step and executes one action of it, found "
+                f"{n_action_steps}. Leave out one of --n-action-steps and --ensemble."
+            )
+        if gripper_hold and not self.contract.gripper_dims:
+            raise UserError("--gripper-hold: the model's action contract names no gripper dimension to hold.")
         self.ensemble_horizon, self.gripper_steps = ensemble, gripper_hold
         self.sampling = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        ChunkQueue(self.n_action_steps)  # says now what is wrong with it
+        self.reset(None, [])  # says now what is wrong with the other numbers
 
     def reset(self, envs: Any, seeds: list[int]) -> None:
         """New queues, and noise that follows from each episode's seed."""
-        self._queue = ChunkQueue(1 if self.ensemble_horizon else self.n_action_steps)
-        self._ensemble = AdaptiveEnsemble(self.ensemble_horizon) if self.ensemble_horizon else None
+        self._queue = ChunkQueue(self.n_action_steps if self.ensemble_horizon is None else 1)
+        self._ensemble = None if self.ensemble_horizon is None else AdaptiveEnsemble(self.ensemble_horizon)
         self._hold = GripperHold(self.contract.gripper_dims, self.gripper_steps)
         self._seeds, self._step = seeds, 0
 
@@ -124,14 +138,28 @@ class LeRobotPolicy:
 
     Args:
         path (`str`): folder or Hub id with LeRobot's `config.json`. env_config: LeRobot's config of the environment.
+        n_action_steps (`int`, *optional*): takes the place of the checkpoint's own `n_action_steps`.
+
+    Raises:
+        UserError: when the policy has no `n_action_steps`, or refuses this one.
     """
 
-    def __init__(self, path: str, env_config: Any, *, device: str = "cpu", name: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        env_config: Any,
+        *,
+        n_action_steps: int | None = None,
+        device: str = "cpu",
+        name: str | None = None,
+    ) -> None:
         from lerobot.configs.policies import PreTrainedConfig
         from lerobot.envs.factory import make_env_pre_post_processors
         from lerobot.policies.factory import make_policy, make_pre_post_processors
 
         config = PreTrainedConfig.from_pretrained(path)
+        if n_action_steps is not None:
+            config = _with_action_steps(config, n_action_steps)
         config.pretrained_path = Path(path) if Path(path).exists() else path  # pyright: ignore[reportAttributeAccessIssue]
         config.device = device
         self.name = name or Path(path).name
@@ -198,12 +226,36 @@ def named_images(observation: dict[str, Any], cameras: tuple[str, ...]) -> list[
 
 
 def is_lerobot_checkpoint(path: str) -> bool:
-    """Whether a local folder holds a LeRobot policy (its `config.json` has `type` and no `model_type`)."""
+    """
+    Whether a folder or Hub repository holds a LeRobot policy: its `config.json` has `type` and no `model_type`.
+
+    False where there is no such file or it cannot be fetched; opening the model says why.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
     config = Path(path) / "config.json"
+    if not Path(path).exists():
+        try:
+            config = Path(hf_hub_download(path, "config.json"))
+        except (HFValidationError, HfHubHTTPError, EntryNotFoundError, OSError):
+            return False
     if not config.is_file():
         return False
     fields = json.loads(config.read_text())
     return "type" in fields and "model_type" not in fields
+
+
+def _with_action_steps(config: Any, n_action_steps: int) -> Any:
+    """LeRobot's config of a policy with other `n_action_steps`, checked by its own rules."""
+    if not hasattr(config, "n_action_steps"):
+        raise UserError(f"--n-action-steps: LeRobot's policy {config.type!r} has no such setting; leave it out.")
+    try:
+        return dataclasses.replace(config, n_action_steps=n_action_steps)
+    except ValueError as error:
+        raise UserError(
+            f"--n-action-steps: LeRobot's policy {config.type!r} refuses {n_action_steps}: {error}"
+        ) from error
 
 
 __all__ = ["LeRobotPolicy", "ModelPolicy", "Policy", "is_lerobot_checkpoint", "named_images"]

@@ -11,8 +11,6 @@ from training_st4vla.evaluation.intervals import PairedComparison, compare_paire
 from training_st4vla.evaluation.report import Report, RunInfo
 from training_st4vla.evaluation.table import ResultTable
 
-GALLERY = 12
-
 
 def success_table(results: Sequence[EpisodeResult]) -> ResultTable:
     """Success per task of each suite, and over each suite, with Wilson 95 % intervals."""
@@ -66,11 +64,12 @@ def comparison_table(names: tuple[str, str], comparison: PairedComparison) -> Re
     )
 
 
-def results_to_json(policy: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """All that a later comparison needs, and the summary."""
+def results_to_json(policy: str, results: Sequence[EpisodeResult], **run: Any) -> dict[str, Any]:
+    """All that a later comparison needs, the summary, and what `run` says about how it was made."""
     table = success_table(results)
     return {
         "policy": policy,
+        **run,
         "summary": [
             {"suite": suite, "task": task, "success": interval.to_dict()} for suite, task, interval, *_ in table.rows
         ],
@@ -87,38 +86,27 @@ def write_policy_report(
     path: Path,
     policy: str,
     environment: str,
-    rollouts: Sequence[Rollout],
+    results: Sequence[EpisodeResult],
     *,
-    films: Sequence[Path] = (),
+    filmed: Sequence[Rollout] = (),
     comparison: ResultTable | None = None,
     info: RunInfo | None = None,
 ) -> Path:
-    """One HTML file that opens offline: table, comparison, last pictures of filmed episodes, failures first."""
-    results = [rollout.result for rollout in rollouts]
+    """One HTML file that opens offline: table, comparison, and the films of `filmed`, failures first."""
     report = Report("Closed-loop evaluation", f"{policy} in {environment}", info=info)
     report.section("Success").table(success_table(results))
     if comparison is not None:
         report.section("Comparison").table(comparison)
-    add_galleries(report, rollouts)
-    if films:
-        report.section("Films").text("\n\n".join(str(film) for film in films))
-    return report.write(path)
-
-
-def add_galleries(report: Report, rollouts: Sequence[Rollout]) -> Report:
-    """Last pictures of filmed failures, then of filmed successes."""
-    filmed = [rollout for rollout in rollouts if rollout.film is not None and rollout.film.frames]
     for title, wanted in (("Failures", False), ("Successes", True)):
-        chosen = [rollout for rollout in filmed if rollout.result.success is wanted][:GALLERY]
-        if chosen:
-            report.section(title).gallery(
-                [
-                    (rollout.film.picture(-1), f"{rollout.result.task}, seed {rollout.result.seed}")
-                    for rollout in chosen
-                    if rollout.film is not None
-                ]
-            )
-    return report
+        count = sum(result.success is wanted for result in results)
+        films = [
+            (rollout.film.video, f"{rollout.result.suite}, {rollout.result.task}, seed {rollout.result.seed}")
+            for rollout in filmed
+            if rollout.film is not None and rollout.result.success is wanted
+        ]
+        if films:
+            report.section(title).text(f"{len(films)} of {count} episodes.").films(films)
+    return report.write(path)
 
 
 def _row(suite: str, task: str, results: Sequence[EpisodeResult]) -> list[Any]:
@@ -130,7 +118,6 @@ def _row(suite: str, task: str, results: Sequence[EpisodeResult]) -> list[Any]:
 
 
 __all__ = [
-    "add_galleries",
     "compare_results",
     "comparison_table",
     "results_from_json",

@@ -14,90 +14,28 @@ report.write("report.html")
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import os
-import platform
-import shlex
-import sys
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-
-from .report_film import POLICY, SCRIPT, film_figure
+from .report_film import POLICY, SCRIPT, film_figure, reduce_video, video_tag
+from .report_pictures import encode_picture
 from .report_style import STYLE
+from .run_info import RunInfo
 from .table import Cell, IntervalLike, ResultTable, check_rows, format_cell, numeric_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
-    Picture = bytes | Image | Figure | np.ndarray[Any, Any]
+    from .report_pictures import Picture
 
 MAX_BYTES = 10_000_000
-VERSIONED = ("st4vla", "torch", "transformers", "diffusers", "lerobot", "trl", "numpy")
-
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What a reader needs to run it again; printed in the footer.
-
-    Args:
-        command (`str`): Exact command line.
-        versions (`Mapping[str, str]`): Package versions, Python included.
-        machine (`str`): Processor or accelerator, and number of cores.
-        threads (`int` or None): Threads used for computing.
-        dtype (`str`): Number format of the model, such as `"float32"`.
-        date (`str`): ISO 8601 with time zone.
-        extra (`Mapping[str, str]`): Anything else: seed, dataset revision, duration.
-    """
-
-    command: str
-    versions: Mapping[str, str]
-    machine: str
-    threads: int | None
-    dtype: str
-    date: str
-    extra: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def collect(
-        cls, *, dtype: str = "not stated", command: Sequence[str] | None = None, extra: Mapping[str, str] | None = None
-    ) -> RunInfo:
-        """Reads what can be read from this process. Imports nothing; asks torch only if it is already imported.
-
-        Args:
-            dtype (`str`): Number format of the model.
-            command (`Sequence[str]`, *optional*): Arguments; `sys.argv` with the program's base name by default.
-            extra (`Mapping[str, str]`, *optional*): Further lines.
-        """
-        arguments = list(command) if command is not None else [Path(sys.argv[0] or "python").name, *sys.argv[1:]]
-        torch = sys.modules.get("torch")
-        return cls(
-            command=shlex.join(arguments),
-            versions=_versions(),
-            machine=_machine(torch),
-            threads=None if torch is None else int(torch.get_num_threads()),
-            dtype=dtype,
-            date=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
-            extra=dict(extra or {}),
-        )
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Name and value of each footer line."""
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        threads = "not stated" if self.threads is None else str(self.threads)
-        fixed = [("Command", self.command), ("Versions", versions), ("Machine", self.machine), ("Threads", threads)]
-        return [*fixed, ("Dtype", self.dtype), ("Date", self.date), *self.extra.items()]
+SCALES = (0.7, 0.5, 0.35, 0.25)
+"""Shares of the resolution of pictures and films that are tried where a report is too large."""
 
 
 class Report:
@@ -114,7 +52,7 @@ class Report:
         self.subtitle = subtitle
         self.info = info
         self._sections: list[str] = []
-        self._body: list[str] = []
+        self._body: list[str | _Pictures] = []
         self._has_film = False
 
     def section(self, title: str) -> Self:
@@ -183,7 +121,7 @@ class Report:
         Raises:
             ValueError: for bytes that are neither PNG nor JPEG, or an array of another shape or type.
         """
-        self._body.append(_figure(image, caption, dark=dark, alt=alt, max_side=max_side))
+        self._add(lambda scale: _figure(image, caption, dark=dark, alt=alt, max_side=max_side, scale=scale))
         return self
 
     def gallery(self, images: Sequence[tuple[Picture, str]], *, max_side: int = 512) -> Self:
@@ -193,8 +131,24 @@ class Report:
             images (`Sequence` of (image, caption)): As for [`figure`].
             max_side (`int`): Longest side in pixels after reduction.
         """
-        figures = "".join(_figure(image, caption, dark=None, alt="", max_side=max_side) for image, caption in images)
-        self._body.append(f'<div class="gallery">{figures}</div>')
+        for_all: dict[str, Any] = {"dark": None, "alt": "", "max_side": max_side}
+        self._add(lambda scale: _grid(_figure(image, words, scale=scale, **for_all) for image, words in images))
+        return self
+
+    def films(self, videos: Sequence[tuple[bytes, str]]) -> Self:
+        """Adds a grid of films, each with a caption, that play in the page.
+
+        Args:
+            videos (`Sequence` of (MP4 bytes, caption)).
+
+        Raises:
+            ValueError: for bytes that are no MP4.
+        """
+        self._add(
+            lambda scale: _grid(
+                f"<figure>{video_tag(reduce_video(video, scale))}{_caption(words)}</figure>" for video, words in videos
+            )
+        )
         return self
 
     def film(self, video: bytes, plot: Figure, fps: float, caption: str = "") -> Self:
@@ -206,36 +160,18 @@ class Report:
             fps (`float`): Pictures per second.
             caption (`str`): Below both.
         """
-        axes = plot.get_axes()[0]
-        image, width, height = _encode(plot, 0)  # draws, so that the panels have their places
-        place = axes.get_position()
-        start, end = axes.get_xlim()
-        extent = (float(place.x0), float(place.x1), float(start), float(end))
-        picture = f'<img src="{image}" alt="{escape(caption)}" width="{width}" height="{height}">'
-        self._body.append(film_figure(video, picture, extent, fps, _caption(caption)))
+        self._add(lambda scale: _film(video, plot, fps, caption, scale))
         self._has_film = True
         return self
 
     def to_html(self) -> str:
         """The whole document."""
-        info = self.info if self.info is not None else RunInfo.collect()
-        lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in info.lines())
-        subtitle = f'<p class="subtitle">{escape(self.subtitle)}</p>' if self.subtitle else ""
-        return (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<meta name="color-scheme" content="light dark">\n'
-            f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-            f"<header><h1>{escape(self.title)}</h1>{subtitle}</header>\n{self._contents()}"
-            + "\n".join(self._body)
-            + f"\n</main>\n<footer><dl>{lines}</dl></footer>\n"
-            + (f"<script>{SCRIPT}</script>\n" if self._has_film else "")
-            + "</body>\n</html>\n"
-        )
+        return self._html(1.0)
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False, max_bytes: int = MAX_BYTES) -> Path:
         """Writes the file in one step: readers see the old file or the whole new one, never a part.
+
+        Pictures and films lose resolution until the document fits; its footer then says so.
 
         Args:
             path (`str` or `PathLike`): Target; missing folders are made.
@@ -247,26 +183,70 @@ class Report:
 
         Raises:
             FileExistsError: where the file exists and `overwrite` is false; it is left as it was.
-            ValueError: where the document is larger than `max_bytes`; nothing is written.
+            ValueError: where the document is larger than `max_bytes` with the smallest pictures, too; nothing is
+                written.
         """
         target = Path(path)
         if target.exists() and not overwrite:
             raise FileExistsError(f"{target} exists; choose another name, or overwrite it explicitly.")
         content = self.to_html().encode("utf-8", "replace")
+        for scale in SCALES if self._has_pictures else ():
+            if len(content) <= max_bytes:
+                break
+            content = self._html(scale).encode("utf-8", "replace")
         if len(content) > max_bytes:
             raise ValueError(
-                f"The report would take {len(content):,} bytes, more than {max_bytes:,}: "
-                "leave out images or reduce them with `max_side`."
+                f"The report would take {len(content):,} bytes, more than {max_bytes:,}, with pictures and films at "
+                f"{100 * SCALES[-1]:g} % of their resolution: leave some out."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_atomically(target, content, overwrite)
         return target
+
+    @property
+    def _has_pictures(self) -> bool:
+        return any(isinstance(part, _Pictures) for part in self._body)
+
+    def _add(self, render: Callable[[float], str]) -> None:
+        self._body.append(_Pictures(render, render(1.0)))
+
+    def _html(self, scale: float) -> str:
+        info = self.info if self.info is not None else RunInfo.collect()
+        footer = info.lines()
+        if scale < 1:
+            footer.append(("Resolution", f"pictures and films at {100 * scale:g} %, so that the file is small"))
+        lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in footer)
+        subtitle = f'<p class="subtitle">{escape(self.subtitle)}</p>' if self.subtitle else ""
+        body = [part if isinstance(part, str) else part.at(scale) for part in self._body]
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="color-scheme" content="light dark">\n'
+            f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<header><h1>{escape(self.title)}</h1>{subtitle}</header>\n{self._contents()}"
+            + "\n".join(body)
+            + f"\n</main>\n<footer><dl>{lines}</dl></footer>\n"
+            + (f"<script>{SCRIPT}</script>\n" if self._has_film else "")
+            + "</body>\n</html>\n"
+        )
 
     def _contents(self) -> str:
         if len(self._sections) < 2:
             return ""
         links = (f'<li><a href="#section-{i}">{escape(name)}</a></li>' for i, name in enumerate(self._sections, 1))
         return f'<nav aria-label="Sections"><ul>{"".join(links)}</ul></nav>\n'
+
+
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """Markup that holds pictures or films, and how to make it at a share of their resolution."""
+
+    render: Callable[[float], str]
+    full: str
+
+    def at(self, scale: float) -> str:
+        return self.full if scale >= 1 else self.render(scale)
 
 
 def escape(text: str) -> str:
@@ -310,95 +290,34 @@ def _caption(caption: str) -> str:
     return f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
 
 
-def _figure(image: Picture, caption: str, *, dark: Picture | None, alt: str, max_side: int) -> str:
-    data, width, height = _encode(image, max_side)
+def _grid(figures: Iterable[str]) -> str:
+    return f'<div class="gallery">{"".join(figures)}</div>'
+
+
+def _figure(image: Picture, caption: str, *, dark: Picture | None, alt: str, max_side: int, scale: float) -> str:
+    data, width, height = encode_picture(image, max_side, scale)
     described = escape(alt or caption)
     size = f' width="{width}" height="{height}"' if width else ""
     picture = f'<img src="{data}" alt="{described}"{size}>'
     if dark is not None:
-        source, _, _ = _encode(dark, max_side)
+        source, _, _ = encode_picture(dark, max_side, scale)
         picture = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{source}">{picture}</picture>'
     return f"<figure>{picture}{_caption(caption)}</figure>"
 
 
-def _encode(image: Picture, max_side: int) -> tuple[str, int, int]:
-    """Data URI, and width and height in CSS pixels (0 where unknown)."""
-    if isinstance(image, (bytes, bytearray)):
-        data = bytes(image)
-        return _data_uri(data), 0, 0
-    if isinstance(image, np.ndarray):
-        image = _from_array(image)
-    savefig = getattr(image, "savefig", None)
-    if savefig is not None:
-        inches = image.get_size_inches()  # pyright: ignore[reportAttributeAccessIssue]
-        buffer = io.BytesIO()
-        savefig(buffer, format="png", dpi=160, facecolor=image.get_facecolor())  # pyright: ignore
-        return _data_uri(buffer.getvalue()), round(96 * inches[0]), round(96 * inches[1])
-    return _encode_pil(image, max_side)  # pyright: ignore[reportArgumentType]
-
-
-def _encode_pil(image: Image, max_side: int) -> tuple[str, int, int]:
-    if max_side < 1:
-        raise ValueError(f"`max_side` must be at least 1 pixel, found {max_side}.")
-    has_alpha = "A" in image.getbands() or image.info.get("transparency") is not None
-    reduced = image.convert("RGBA" if has_alpha else "RGB")
-    reduced.thumbnail((max_side, max_side))
-    buffer = io.BytesIO()
-    if has_alpha:
-        reduced.save(buffer, format="PNG", optimize=True)
-    else:
-        reduced.save(buffer, format="JPEG", quality=88, optimize=True)
-    return _data_uri(buffer.getvalue()), reduced.width, reduced.height
-
-
-def _from_array(array: np.ndarray[Any, Any]) -> Image:
-    from PIL import Image
-
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ValueError(f"An image array is uint8 [H, W], [H, W, 3] or [H, W, 4], found {array.dtype} {array.shape}.")
-    return Image.fromarray(array)
-
-
-def _data_uri(data: bytes) -> str:
-    if data.startswith(_PNG):
-        kind = "png"
-    elif data.startswith(_JPEG):
-        kind = "jpeg"
-    else:
-        raise ValueError("Image bytes must be PNG or JPEG.")
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def _film(video: bytes, plot: Figure, fps: float, caption: str, scale: float) -> str:
+    axes = plot.get_axes()[0]
+    image, width, height = encode_picture(plot, 0, scale)  # draws, so that the panels have their places
+    place = axes.get_position()
+    start, end = axes.get_xlim()
+    extent = (float(place.x0), float(place.x1), float(start), float(end))
+    picture = f'<img src="{image}" alt="{escape(caption)}" width="{width}" height="{height}">'
+    return film_figure(reduce_video(video, scale), picture, extent, fps, _caption(caption))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The machine and the file
+# The file
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine(torch: Any) -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [f"{_processor()}, {cores} cores", f"{platform.system()} {platform.machine()}"]
-    if torch is not None and torch.cuda.is_initialized():
-        parts.insert(0, torch.cuda.get_device_name())
-    return "; ".join(parts)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name") and ":" in line]
-    return names[0] if names else platform.processor() or platform.machine() or "unknown processor"
 
 
 def _write_atomically(target: Path, content: bytes, overwrite: bool) -> None:
@@ -423,3 +342,6 @@ def _link(source: Path, target: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+__all__ = ["MAX_BYTES", "Report", "RunInfo", "escape"]

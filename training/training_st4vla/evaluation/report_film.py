@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 
 SCRIPT = """
 for (const film of document.querySelectorAll("figure.film")) {
@@ -30,6 +31,33 @@ POLICY = (
 _MP4 = b"ftyp"
 
 
+def video_tag(video: bytes) -> str:
+    """Markup of an embedded film; raises ValueError for bytes that are no MP4."""
+    if video[4:8] != _MP4:
+        raise ValueError("A film must be MP4.")
+    source = f"data:video/mp4;base64,{base64.b64encode(video).decode('ascii')}"
+    return f'<video controls muted playsinline preload="metadata" src="{source}"></video>'
+
+
+def reduce_video(video: bytes, scale: float) -> bytes:
+    """An H.264 MP4 with `scale` times the width and height (even numbers), the same pictures at the same times."""
+    if scale >= 1:
+        return video
+    import av
+
+    out = io.BytesIO()
+    with av.open(io.BytesIO(video), "r") as source, av.open(out, "w", format="mp4") as target:
+        shown = source.streams.video[0]
+        stream = target.add_stream("libx264", rate=shown.average_rate, options={"crf": "26", "preset": "veryfast"})
+        stream.width, stream.height = (max(2, round(side * scale / 2) * 2) for side in (shown.width, shown.height))
+        stream.pix_fmt = "yuv420p"
+        for frame in source.decode(shown):
+            image = frame.to_image().resize((stream.width, stream.height))
+            target.mux(stream.encode(av.VideoFrame.from_image(image)))
+        target.mux(stream.encode())
+    return out.getvalue()
+
+
 def film_figure(
     video: bytes, picture: str, extent: tuple[float, float, float, float], fps: float, caption: str
 ) -> str:
@@ -44,16 +72,13 @@ def film_figure(
     Raises:
         ValueError: for bytes that are no MP4, or a rate that is not positive.
     """
-    if video[4:8] != _MP4:
-        raise ValueError("A film must be MP4.")
     if not fps > 0:
         raise ValueError(f"`fps` must be positive, found {fps}.")
     numbers = " ".join(f"{value:.5f}" for value in extent)
-    source = f"data:video/mp4;base64,{base64.b64encode(video).decode('ascii')}"
     return (
-        f'<figure class="film" data-extent="{numbers}"><video controls muted playsinline preload="metadata" '
-        f'src="{source}"></video><div class="plot">{picture}<span class="cursor"></span></div>{caption}</figure>'
+        f'<figure class="film" data-extent="{numbers}">{video_tag(video)}'
+        f'<div class="plot">{picture}<span class="cursor"></span></div>{caption}</figure>'
     )
 
 
-__all__ = ["POLICY", "SCRIPT", "film_figure"]
+__all__ = ["POLICY", "SCRIPT", "film_figure", "reduce_video", "video_tag"]

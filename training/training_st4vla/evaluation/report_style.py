@@ -52,7 +52,7 @@ pre {
 .film .cursor { position: absolute; top: 0; bottom: 0; width: 2px; background: var(--warning); pointer-events: none; }
 .gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
 .gallery figure { margin: 0; }
-.gallery img { width: 100%; }
+.gallery img, .gallery video { width: 100%; }
 footer { margin-top: 3rem; padding-top: 1rem; padding-bottom: 2rem; color: var(--soft); font-size: 0.85rem; }
 footer dl {
   display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; margin: 0; padding-top: 1rem;

@@ -27,14 +27,14 @@ class TabletopEnvConfig(EnvConfig):
     """Configuration of ``lerobot-eval --env.type=tabletop`` and of evaluation inside ``lerobot-train``.
 
     Attributes:
-        task: Task names separated by commas; ``all`` takes every task of the split.
+        task: Task names separated by commas; None or ``all`` takes every task of the split.
         split: What varies, a name of ``SPLITS``. Its pinned seeds start at 1000, as ``lerobot-eval``'s do.
         fps: Control rate; fixed.
         image_size: Width and height of both images in pixels.
         episode_length: Limit in control steps; None takes the task's own.
     """
 
-    task: str | None = "pick_place"
+    task: str | None = None
     split: str = "in_distribution"
     fps: int = CONTROL_HZ
     image_size: int = DEFAULT_IMAGE_SIZE
