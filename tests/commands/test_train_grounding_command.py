@@ -1,6 +1,7 @@
 """`st4vla train-grounding` as people run it, at tiny size: mixture files, adapters, conversations, resuming."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ def conversations(tmp_path: Path) -> Path:
     return write_lines(tmp_path / "talk" / "rows.jsonl", rows)
 
 
-def test_a_mixture_file(train: Run, tmp_path: Path, conversations: Path) -> None:
+def test_a_mixture_file(train: Run, tmp_path: Path, conversations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squares = write_schema_set(tmp_path / "squares", count=4)
     save(tmp_path / "squares" / "place.png", picture())
     held_out = write_lines(tmp_path / "squares" / "test.jsonl", [schema_row("place.png", role="place")] * 3)
@@ -65,6 +66,14 @@ def test_a_mixture_file(train: Run, tmp_path: Path, conversations: Path) -> None
     card = (tmp_path / "run" / "README.md").read_text()
     assert "squares" in card
     assert conversations.stem in card
+    assert "Training time" in (tmp_path / "run" / "training.html").read_text()
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)[0].replace(
+        "max_new_tokens=64", "max_new_tokens=4"
+    )
+    made: dict[str, Any] = {"image": picture()}
+    exec(compile(code, "card", "exec"), made)  # what a reader of the card types
+    assert made["answer"].image_size == picture().size
 
 
 def test_roles_adapters_and_resuming(train: Run, tmp_path: Path) -> None:

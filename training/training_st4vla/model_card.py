@@ -25,8 +25,7 @@ from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
-inputs = processor(images=[[image]], text=["put the carrot on the plate"]{key})
-actions = processor.post_process_actions(model.sample_actions(**inputs){key})
+{usage}
 ```
 
 ![The model's own answer to a question about its selftest image]({example})
@@ -62,6 +61,16 @@ there are any, hold for the data they are named with.
 ST4VLA: Spatially Guided Training for Vision-Language-Action Models (arXiv 2602.10109); InternVLA-M1 (2510.13778).
 {notes}
 """
+
+_ACTING = """\
+inputs = processor(images=[[image]], text=["put the carrot on the plate"]{state}{key})
+actions = processor.post_process_actions(model.sample_actions(**inputs){key})"""
+
+# Without an action contract a model cannot act; where things are it can be asked.
+_ASKING = """\
+question = processor.ground(images=[image], text=["the red block"], kind="box")
+answer = processor.post_process_grounding(model.generate(**question, max_new_tokens=64), question)[0]
+print(answer.boxes, answer.rejected)  # in pixels of the image; what could not be read, with the reason"""
 
 
 def build_model_card(
@@ -103,8 +112,12 @@ def build_model_card(
         "spatial prompt": f"`{processor.spatial_prompt}`",
     }
     contracts = sorted(processor.action_contracts)
-    body = _BODY.format(
+    acting = _ACTING.format(
         key=f', dataset_key="{contracts[0]}"' if len(contracts) > 1 else "",
+        state="" if config.state_dim is None else ", state=[state]",
+    )
+    body = _BODY.format(
+        usage=acting if contracts else _ASKING,
         front_matter=data.to_yaml(),
         title=name,
         name=name,

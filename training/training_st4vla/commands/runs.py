@@ -152,7 +152,8 @@ def write_training_report(trainer: Any, output: Path) -> None:
     from training_st4vla.evaluation.report import Report, RunInfo
 
     curves = loss_curves(trainer.state.log_history)
-    report = Report("Training", output.name, info=RunInfo.collect(dtype=str(trainer.model.dtype).split(".")[-1]))
+    dtype, took = str(trainer.model.dtype).split(".")[-1], training_time(trainer.state.log_history)
+    report = Report("Training", output.name, info=RunInfo.collect(dtype=dtype, extra=took))
     report.section("Loss")
     if curves:
         steps, losses = curves
@@ -161,6 +162,16 @@ def write_training_report(trainer: Any, output: Path) -> None:
     rows = [[key, str(value)] for key, value in sorted(run_identity(trainer.args).items()) if value is not None]
     report.section("Settings").table(headers=("setting", "value"), rows=rows)
     report.write(output / "training.html", overwrite=True)
+
+
+def training_time(history: list[dict[str, Any]]) -> dict[str, str]:
+    """How long the last process trained, evaluation included, and what it went through, for the report's footer."""
+    last = next((entry for entry in reversed(history) if "train_runtime" in entry), None)
+    if last is None:
+        return {}
+    return {
+        "Training time": f"{last['train_runtime'] / 60:.1f} minutes up to step {last['step']}, evaluation included"
+    }
 
 
 def _add_held_out(report: Any, history: list[dict[str, Any]], output: Path) -> None:
