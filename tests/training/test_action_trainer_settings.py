@@ -157,6 +157,16 @@ def test_a_dry_step_is_the_step_that_would_be_trained(
     assert capsys.readouterr().out == ""
 
 
+def test_a_dry_step_with_sharded_weights_is_refused() -> None:
+    from types import SimpleNamespace
+
+    from training_st4vla.errors import UserError
+    from training_st4vla.memory import measure_step
+
+    with pytest.raises(UserError, match="--dry-run: measuring a step with sharded weights is not supported"):
+        measure_step(SimpleNamespace(is_fsdp_enabled=True, is_deepspeed_enabled=False))
+
+
 def test_evaluation_computes_in_the_precision_of_training(
     tmp_path: Path, train: Callable[..., Any], open_toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 
 from training_st4vla.ema import WeightAverage
 from training_st4vla.evaluation.table import ResultTable
+from training_st4vla.sharding import refuse_sharded
 
 PARTS = ("weights", "gradients", "optimizer", "average", "activations")
 
@@ -54,7 +55,11 @@ def measure_step(trainer: Any) -> StepMemory:
     accumulation, a moving average. The trainer and its model are changed by it: throw them away.
 
     On CUDA it takes two steps: the second holds the optimiser's state beside its activations.
+
+    Raises:
+        UserError: when an engine holds the weights in pieces, whose storages cannot be counted.
     """
+    refuse_sharded(trainer, "--dry-run", "measuring a step")
     args, cuda = trainer.args, trainer.args.device.type == "cuda"
     args.max_steps, args.disable_tqdm = 2 if cuda else 1, True
     args.save_strategy = args.eval_strategy = args.logging_strategy = "no"
