@@ -74,6 +74,7 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     shown = capsys.readouterr()
     assert "accuracy@0.5" in shown.out
     assert "shuffled words" in shown.out
+    assert "asked at 112 x 112 pixels" in shown.out
     assert "1 questions ask for words and are not scored" in shown.out
     split = json.loads(files["figures.json"].read_text())["splits"]["all"]
     assert (split["questions"], split["not_scored"]) == (3, {"words": 1, "invalid": 0, "points_without_region": {}})
@@ -82,6 +83,7 @@ def test_every_kind_every_file(tmp_path: Path, knowing: Any, capsys: pytest.Capt
     assert split["model"]["trace"]["headline"]["estimate"] < 0.01
     assert split["prior"]["box"]["headline"]["estimate"] == 1.0  # of one question, the mean is the truth
     rows = [json.loads(line) for line in files["answers.jsonl"].read_text().splitlines()]
+    assert json.loads(files["figures.json"].read_text())["asked_at"] == "112 x 112 pixels"
     assert [(row["kind"], row["metric"]) for row in rows] == [
         ("box", "accuracy@0.5"),
         ("point", "point_accuracy"),
@@ -227,8 +229,10 @@ def test_a_real_model(tmp_path: Path, model: Any, processor: Any, capsys: pytest
     processor.save_pretrained(folder)
     path = write_schema_set(tmp_path / "data", count=1)
     argv = ["evaluate-grounding", "--model", str(folder), "--benchmark", str(path), "--max-new-tokens", "3"]
-    assert main([*argv, "--device", "cpu", "--as-points"]) == 0
-    assert "point_accuracy" in capsys.readouterr().out
+    assert main([*argv, "--device", "cpu", "--as-points", "--native-size"]) == 0
+    shown = capsys.readouterr().out
+    assert "point_accuracy" in shown
+    assert "asked at each image's own size" in shown
 
 
 # --- Benchmarks -----------------------------------------------------------------------------------------------------

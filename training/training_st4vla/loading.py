@@ -71,6 +71,9 @@ def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple
     """
     Anything that can ground: an ST4VLA model, or a plain Qwen-VL opened as itself with our processor around its own.
 
+    An ST4VLA model is asked at its processor's `image_size`, as it was trained; a plain VLM at each image's own size
+    (`image_size` is None), fitted by its image processor, as its makers ask it.
+
     Raises:
         UserError: as `load_model`.
     """
@@ -92,13 +95,14 @@ def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple
     from processing_st4vla import ST4VLAProcessor
 
     base = AutoProcessor.from_pretrained(path)
-    processor = ST4VLAProcessor(
+    processor: Any = ST4VLAProcessor(
         image_processor=base.image_processor,
         tokenizer=base.tokenizer,
         video_processor=base.video_processor,
         chat_template=base.chat_template or base.tokenizer.chat_template,
         grounding_dialect=dialects[config.model_type],
     )
+    processor.image_size = None
     model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
     return model.to(pick_device(device)).eval(), processor
 

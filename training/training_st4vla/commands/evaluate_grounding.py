@@ -47,7 +47,9 @@ class EvaluateGroundingArguments:
     frames_root: str | None = flag("LeRobot dataset of rows that point to video frames", None)
     batch_size: int = flag("questions per batch", 8)
     max_new_tokens: int = flag("longest answer, in tokens", 256)
-    native_size: bool = flag("ask at each image's own size instead of the processor's image_size", False)
+    native_size: bool = flag(
+        "ask at each image's own size instead of the processor's image_size; a plain VLM is always asked so", False
+    )
     worst: int = flag("worst answers per kind in the report", 12)
     seed: int = flag("seed of --max-samples and --shuffle-instructions", 0)
     dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
@@ -176,15 +178,16 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
     model, processor = load_grounder(args.model, args.dtype, args.device)
     if args.dialect is not None:
         processor.grounding_dialect = args.dialect
+    asked_at = _asked_at(args, processor)
     found: dict[str, SplitResult] = {}
     for name, dataset in chosen.items():
         found[name] = _evaluate_split(args, name, dataset, splits[name], model, processor)
-        emit(comparison_table(found[name].scores, f"{args.benchmark}, {name}").to_text())
+        emit(comparison_table(found[name].scores, f"{args.benchmark}, {name}, asked at {asked_at}").to_text())
         for note in found[name].notes():
             emit(note)
         if found[name].roles:
             emit(role_table(found[name].roles).to_text())
-    _write(args, found, str(model.dtype).rpartition(".")[2])
+    _write(args, found, str(model.dtype).rpartition(".")[2], asked_at)
     return found
 
 
@@ -194,6 +197,14 @@ def _wanted(args: EvaluateGroundingArguments, dataset: Any) -> Any:
     if not kinds and not roles:
         return dataset
     return dataset.filter(lambda one: (not kinds or one.kind in kinds) and (not roles or one.role in roles))
+
+
+def _asked_at(args: EvaluateGroundingArguments, processor: Any) -> str:
+    """The size at which images are shown to the model, in words."""
+    if args.native_size or processor.image_size is None:
+        return "each image's own size"
+    height, width = processor.image_size
+    return f"{width} x {height} pixels"
 
 
 def _check(args: EvaluateGroundingArguments) -> None:
@@ -293,8 +304,9 @@ def _prior_samples(args: EvaluateGroundingArguments) -> list[Any] | None:
     return list(open_grounding_dataset(args.prior_from, coordinate_space=args.coordinate_space).samples())
 
 
-def _write(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtype: str) -> None:
+def _write(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtype: str, asked_at: str) -> None:
     settings = {"model": args.model, "benchmark": args.benchmark, "compat": args.compat, "seed": args.seed}
+    settings["asked_at"] = asked_at
     if args.json:
         write_json(Path(args.json), {**settings, "splits": {name: one.to_dict() for name, one in found.items()}})
     if args.card:
@@ -303,7 +315,7 @@ def _write(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtyp
         rows = [row for one in found.values() for row in _prediction_rows(one)]
         write_atomic(Path(args.predictions), "".join(json.dumps(row) + "\n" for row in rows).encode())
     if args.report:
-        _write_report(args, found, dtype)
+        _write_report(args, found, dtype, asked_at)
         say(f"{args.report}: written.")
 
 
@@ -349,12 +361,12 @@ def _prediction_rows(one: SplitResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _write_report(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtype: str) -> None:
+def _write_report(args: EvaluateGroundingArguments, found: dict[str, SplitResult], dtype: str, asked_at: str) -> None:
     from training_st4vla.evaluation.grounding_evaluation import comparison_table, draw_answer, role_table
     from training_st4vla.evaluation.report import Report, RunInfo
 
     info = RunInfo.collect(dtype=dtype, extra={"Seed": str(args.seed), "Protocol": args.compat or "st4vla"})
-    report = Report("Grounding", f"{Path(args.model).name} on {args.benchmark}", info=info)
+    report = Report("Grounding", f"{Path(args.model).name} on {args.benchmark}, asked at {asked_at}", info=info)
     for one in found.values():
         report.section(f"Scores: {one.name}").table(comparison_table(one.scores))
         for note in one.notes():

@@ -20,7 +20,9 @@ class GroundArguments:
         "model folder or Hub id: ST4VLA, Qwen2.5-VL or Qwen3-VL; the published one by default", None
     )
     kind: str = flag("auto, point, box or trace", "auto")
-    native_size: bool = flag("ask at the image's own size instead of the processor's image_size", False)
+    native_size: bool = flag(
+        "ask at the image's own size instead of the processor's image_size; a plain VLM is always asked so", False
+    )
     max_new_tokens: int = flag("longest answer, in tokens", 128)
     output: str | None = flag("picture with the answer drawn; default: IMAGE with the suffix .st4vla.png", None)
     dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")

@@ -109,9 +109,10 @@ def random_object_scores(
     ]
     if not rows:
         return {}
-    owners, answers = zip(*rows, strict=True)
-    asked = [samples[i] for i in owners]
-    scores = score_grounding(answers, asked, compat=compat, region_source=known, num_resamples=1)
+    owners, answers = [i for i, _ in rows], [answer for _, answer in rows]
+    scores = score_grounding(
+        answers, [samples[i] for i in owners], compat=compat, region_source=known, num_resamples=1
+    )
     return {kind: _expected(scored, owners, samples, num_resamples) for kind, scored in scores.items()}
 
 
