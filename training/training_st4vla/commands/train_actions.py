@@ -85,8 +85,8 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
             training.output_dir = scratch
             return _dry_run(args, training)
     grounding = _grounding(args)
-    parts = {"data": {source.dataset: asdict(source) for source in sources}}
-    if args.grounding_mixture is not None:
+    parts: dict[str, Any] = {"data": {source.dataset: asdict(source) for source in sources}}
+    if grounding is not None and args.grounding_mixture is not None:
         parts["grounding"] = asdict(grounding)
     checkpoint = start_run(args, training, **parts)
     trainer, processor, attention = _build(args, training)

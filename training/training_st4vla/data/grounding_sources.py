@@ -217,9 +217,8 @@ def open_grounding_mixture(mixture: GroundingMixture, *, questions_per_image: in
         parts = {name: QuestionsPerImage(part, questions_per_image, seed) for name, part in parts.items()}
     if len(parts) == 1:
         return next(iter(parts.values()))
-    given = {source.name: source.weight for source in mixture.sources}
-    weighted = mixture.sources[0].weight is not None
-    return MixtureDataset(parts, weights=given if weighted else mixture.temperature or 1.0, seed=seed)
+    given = {source.name: source.weight for source in mixture.sources if source.weight is not None}
+    return MixtureDataset(parts, weights=given or mixture.temperature or 1.0, seed=seed)
 
 
 __all__ = [
