@@ -110,6 +110,8 @@ def _grounding(args: TrainActionsArguments) -> "GroundingMixture | None":
     if args.grounding_dataset is None and args.grounding_mixture is None:
         return None
     mixture = mixture_of(args.grounding_dataset, args.grounding_weights, args.grounding_mixture, prefix="--grounding-")
+    if any(source.stream is not None for source in mixture.sources):
+        raise UserError("--grounding-mixture: stream: beside actions, grounding samples are drawn in any order.")
     if mixture.eval_dataset is not None and args.grounding_eval_dataset is not None:
         raise UserError("--grounding-eval-dataset: the mixture file has one already.")
     return mixture
