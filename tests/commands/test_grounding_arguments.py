@@ -40,7 +40,7 @@ def conversations(tmp_path: Path) -> Path:
 
 
 def test_flags_say_how_a_dataset_is_read(tmp_path: Path, conversations: Path) -> None:
-    flags = {"split": "train", "dialect": "qwen3_vl", "image_root": str(tmp_path / "pictures")}
+    flags: dict[str, Any] = {"split": "train", "dialect": "qwen3_vl", "image_root": str(tmp_path / "pictures")}
     flags |= {"eval_dataset": str(conversations), "eval_split": "test"}
     mixture = GroundingFlags(dataset=[str(conversations)], **flags).grounding()
     samples = open_grounding_mixture(mixture)

@@ -3,12 +3,14 @@
 import pickle
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
-from training_st4vla.data.mixtures import MixtureDataset, StreamingMixture, apportion, mixture_shares, walk
+from training_st4vla.data.mixtures import MixtureDataset, apportion, has_order, mixture_shares, walk
+from training_st4vla.data.sample_stream import SampleStream
 
 
 class Numbers(Dataset):
@@ -20,14 +22,6 @@ class Numbers(Dataset):
 
     def __getitem__(self, index: int) -> str:
         return f"{self.name}{range(self.count)[index]}"
-
-
-class Stream(IterableDataset):
-    def __init__(self, name: str, count: int) -> None:
-        self.name, self.count = name, count
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"{self.name}{index}" for index in range(self.count))
 
 
 PARTS = {"a": Numbers("a", 100), "b": Numbers("b", 10), "c": Numbers("c", 1)}
@@ -104,51 +98,61 @@ def test_refused() -> None:
             MixtureDataset(**arguments)
 
 
-def streaming(**options: object) -> StreamingMixture:
-    parts = {"a": Stream("a", 30), "b": Stream("b", 4)}
-    return StreamingMixture(parts, weights={"a": 3, "b": 1}, epoch_size=40, seed=2, **options)
+class Counting(SampleStream):
+    """`name0`, `name1`, ... in passes of `count`; the pass is part of what is delivered."""
+
+    def __init__(self, name: str, count: int, epoch_size: int) -> None:
+        super().__init__(epoch_size, name)
+        self.count, self.decoded = count, 0
+
+    def read_pass(self, number: int) -> Iterator[str]:
+        return (f"{self.name}{index}/{number}" for index in range(self.count))
+
+    def decode(self, sample: str) -> str:
+        self.decoded += 1
+        return sample
 
 
-def test_streams() -> None:
-    mixture = streaming()
-    first = list(mixture)
-    assert len(first) == len(mixture) == 40
-    assert [name for name in first if name.startswith("a")] == [f"a{i}" for i in range(30)]
-    assert [name for name in first if name.startswith("b")] == [f"b{i % 4}" for i in range(10)]
-    mixture.set_epoch(1)
-    second = list(mixture)
-    assert next(name for name in second if name.startswith("b")) == "b2"
-    assert second != first
+def with_stream() -> MixtureDataset:
+    parts = {"s": Counting("s", 30, 20), "b": Numbers("b", 4)}
+    return MixtureDataset(parts, weights={"s": 3, "b": 1}, epoch_size=40, seed=2)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+def epochs(mixture: MixtureDataset, number: int) -> list[str]:
+    seen: list[str] = []
+    for epoch in range(number):
+        mixture.set_epoch(epoch)
+        seen += [mixture[index] for index in range(len(mixture))]
+    return seen
+
+
+def test_a_stream_is_a_part_like_any_other() -> None:
+    """Its samples come in its order, pass after pass, on across epochs."""
+    mixture = with_stream()
+    assert has_order(mixture)
+    seen = epochs(mixture, 2)
+    assert [name for name in seen if name.startswith("s")] == [f"s{i}/{n}" for n in (0, 1) for i in range(30)]
+    assert Counter(name for name in seen if name.startswith("b")) == {f"b{i}": 5 for i in range(4)}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
 def test_streams_with_workers(workers: int) -> None:
-    mixture = streaming(batch_size=4)
-    alone = list(DataLoader(mixture, batch_size=4))
-    assert list(DataLoader(mixture, batch_size=4, num_workers=workers)) == alone
+    mixture = with_stream()
+    expected = list(DataLoader(with_stream(), batch_size=4))
+    assert list(DataLoader(mixture, batch_size=4, num_workers=workers)) == expected
 
 
-@pytest.mark.parametrize("position", [0, 1, 17, 39])
-def test_streams_resume(position: int) -> None:
-    mixture = streaming()
-    mixture.set_epoch(1)
-    whole = list(mixture)
-    mixture.start_at(1, position)
-    assert list(mixture) == whole[position:]
-
-
-def test_hugging_face_streams() -> None:
-    import datasets
-
-    table = datasets.Dataset.from_dict({"x": list(range(10))}).to_iterable_dataset()
-    mixture = StreamingMixture({"t": table}, weights={"t": 1.0}, epoch_size=15)
-    assert [row["x"] for row in mixture] == [*range(10), *range(5)]
-    mixture.start_at(0, 7)
-    assert [row["x"] for row in mixture] == [7, 8, 9, *range(5)]
-    mixture.start_at(1, 0)
-    assert next(iter(mixture))["x"] == 5
+@pytest.mark.parametrize("position", [1, 17, 39])
+def test_streams_resume_without_decoding_what_was_seen(position: int) -> None:
+    whole = epochs(with_stream(), 2)[40:]
+    resumed = pickle.loads(pickle.dumps(with_stream()))
+    resumed.set_epoch(1)
+    assert [resumed[index] for index in range(position, 40)] == whole[position:]
+    stream: Any = resumed.datasets["s"]
+    assert stream.decoded == sum(name.startswith("s") for name in whole[position:])
+    assert resumed[0] == whole[0]  # reading back is possible, and begins anew
 
 
 def test_an_empty_stream_is_no_endless_loop() -> None:
-    with pytest.raises(ValueError, match="'e' is empty"):
-        list(StreamingMixture({"e": Stream("e", 0)}, weights={"e": 1.0}, epoch_size=3))
+    with pytest.raises(ValueError, match="e: the stream holds no sample"):
+        Counting("e", 0, 3)[0]

@@ -92,6 +92,28 @@ def test_changed_images_are_the_same_when_resumed_with_workers(tmp_path: Path, t
     assert losses(train("plain")) != losses(whole)
 
 
+def test_a_resumed_stream_is_the_same_stream(tmp_path: Path, train: Callable[..., Any]) -> None:
+    """Twelve streamed and four chosen samples an epoch; resumed in the second epoch, with workers."""
+    from grounding_toy import write_schema_set
+    from torch.utils.data import SequentialSampler
+
+    from training_st4vla.data.grounding_sources import GroundingMixture, GroundingSource, open_grounding_mixture
+
+    sources = (
+        GroundingSource(str(write_schema_set(tmp_path / "a", count=5)), stream=12),
+        GroundingSource(str(write_schema_set(tmp_path / "b", count=1))),
+    )
+    settings = {"save_strategy": "steps", "save_steps": 5}
+    whole = train("whole", samples=open_grounding_mixture(GroundingMixture(sources)), **settings)
+    assert isinstance(whole._get_train_sampler(), SequentialSampler)
+    samples = open_grounding_mixture(GroundingMixture(sources))
+    checkpoint = str(tmp_path / "whole" / "checkpoint-5")
+    resumed = train("again", resume=checkpoint, samples=samples, dataloader_num_workers=2, **settings)
+    assert losses(resumed) == losses(whole)
+    for (name, one), (_, two) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        assert one.equal(two), name
+
+
 def test_settings_that_would_cut_images_are_refused(tmp_path: Path) -> None:
     from training_st4vla.grounding_config import SpatialGroundingConfig
 

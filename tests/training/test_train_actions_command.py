@@ -325,6 +325,22 @@ def test_a_changed_mixture_file_does_not_resume(
     assert "interrupted run with other settings (data." in capsys.readouterr().err
 
 
+def test_grounding_data_come_from_a_mixture_file_as_well(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    import yaml
+
+    from training_st4vla.commands.main import main
+
+    write_schema_set(tmp_path / "questions", count=2)
+    entry = {"dataset": "questions", "kinds": ["box"]}
+    (tmp_path / "grounding.yaml").write_text(yaml.safe_dump({"datasets": [entry]}))
+    flags = {"grounding_mixture": tmp_path / "grounding.yaml", "grounding_ratio": 1.0, "logging_steps": 1}
+    assert main(command(tmp_path / "run", 1, 2, max_frames=8, save_strategy="no", **flags)) == 0
+    assert len(history(tmp_path / "run", "lm_loss")) == 1
+    assert "questions" in (tmp_path / "run" / "README.md").read_text()
+    (tmp_path / "grounding.yaml").write_text(yaml.safe_dump({"datasets": [{**entry, "stream": 4}]}))
+    assert main(command(tmp_path / "other", 1, 2, max_frames=8, **flags)) == 1
+
+
 def test_a_dry_run_prints_the_memory_of_a_step_and_writes_nothing(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@
 from typing import Any
 
 import datasets
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -14,6 +14,7 @@ from processing_st4vla import ST4VLAProcessor
 from training_st4vla.data.co_training import EpochOfData
 from training_st4vla.data.collators import GroundingCollator
 from training_st4vla.data.length_groups import LengthGroupedEpochs
+from training_st4vla.data.mixtures import has_order
 from training_st4vla.grounding_config import SpatialGroundingConfig
 from training_st4vla.held_out import held_out_questions
 from training_st4vla.resuming import StrictResume
@@ -31,7 +32,8 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         model ([`ST4VLAForActionPrediction`]): only its planner is trained; or a plain Qwen-VL.
         args ([`SpatialGroundingConfig`]).
         train_dataset (`Dataset`): map-style, of samples `{image, instruction, kind, answer}`, as
-            [`~training_st4vla.data.grounding.open_grounding_dataset`] gives them.
+            [`~training_st4vla.data.grounding.open_grounding_dataset`] gives them; a mixture with a stream is taken in
+            its own order.
         eval_dataset (`GroundingDataset`, *optional*): held out.
         processing_class ([`ST4VLAProcessor`]).
         peft_config (`PeftConfig`, *optional*): trains adapters instead of the planner itself.
@@ -68,6 +70,8 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if has_order(self._samples):
+            return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
         if not self._grouped:
             return super()._get_train_sampler(train_dataset)
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size

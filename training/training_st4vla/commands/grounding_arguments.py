@@ -27,7 +27,7 @@ class GroundingFlags:
     mixture: str | None = flag(
         "YAML or JSON file instead of --dataset: `datasets:` with one mapping each of dataset, weight, split, layout, "
         "dialect, coordinate_space, answer_kind, box_format, image_root, frames_root, cameras, stride, skip_invalid, "
-        "kinds, roles, max_rows, max_samples; beside it `temperature:` and `eval_dataset:` (a mapping like these)",
+        "kinds, roles, max_rows, max_samples, stream; beside it `temperature:` and `eval_dataset:` (one such mapping)",
         None,
     )
     split: str | None = flag("split of the dataset, where it has several", None)
@@ -54,6 +54,11 @@ class GroundingFlags:
     max_rows: int | None = flag("use only the first so many rows of each dataset", None)
     max_samples: int | None = flag(
         "use at most so many samples of these kinds and roles, drawn evenly over each dataset by the seed", None
+    )
+    stream: int | None = flag(
+        "read rows as they come, from .jsonl or .parquet files or the Hub, not all before the start: so many samples "
+        "of each dataset an epoch, going on in the next",
+        None,
     )
     eval_dataset: str | None = flag(
         "held-out grounding dataset, read as --dataset is: scored by generation every --eval-steps, with pictures",
@@ -86,7 +91,9 @@ class GroundingFlags:
     def _held_out(self, mixture: "GroundingMixture") -> "GroundingSource":
         if mixture.eval_dataset is not None:
             raise UserError("--eval-dataset: the mixture file has one already.")
-        return replace(self.source(), dataset=self.eval_dataset or "", split=self.eval_split, max_rows=None)
+        return replace(
+            self.source(), dataset=self.eval_dataset or "", split=self.eval_split, max_rows=None, stream=None
+        )
 
 
 def mixture_of(

@@ -91,8 +91,8 @@ def train_actions(args: TrainActionsArguments, training: Any) -> Path | None:
             training.output_dir = scratch
             return _dry_run(args, training)
     grounding = _grounding(args)
-    parts = {"data": {source.dataset: asdict(source) for source in sources}}
-    if args.grounding_mixture is not None:
+    parts: dict[str, Any] = {"data": {source.dataset: asdict(source) for source in sources}}
+    if grounding is not None and args.grounding_mixture is not None:
         parts["grounding"] = asdict(grounding)
     checkpoint = start_run(args, training, **parts)
     trainer, processor, attention = _build(args, training)
@@ -116,6 +116,8 @@ def _grounding(args: TrainActionsArguments) -> "GroundingMixture | None":
     if args.grounding_dataset is None and args.grounding_mixture is None:
         return None
     mixture = mixture_of(args.grounding_dataset, args.grounding_weights, args.grounding_mixture, prefix="--grounding-")
+    if any(source.stream is not None for source in mixture.sources):
+        raise UserError("--grounding-mixture: stream: beside actions, grounding samples are drawn in any order.")
     if mixture.eval_dataset is not None and args.grounding_eval_dataset is not None:
         raise UserError("--grounding-eval-dataset: the mixture file has one already.")
     return mixture

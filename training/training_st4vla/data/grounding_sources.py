@@ -23,11 +23,11 @@ READING = (
 )
 """How a dataset is read: arguments of [`~training_st4vla.data.grounding.open_grounding_dataset`]."""
 
-CHOOSING = ("kinds", "roles", "max_rows", "max_samples")
+CHOOSING = ("kinds", "roles", "max_rows", "max_samples", "stream")
 """What is taken of it."""
 
 _LISTS = ("cameras", "kinds", "roles")
-_NUMBERS = ("stride", "max_rows", "max_samples")
+_NUMBERS = ("stride", "max_rows", "max_samples", "stream")
 _CHOICES = {"answer_kind": ("auto", "point", "trace"), "box_format": ("auto", "xyxy", "xywh")}
 
 
@@ -43,6 +43,7 @@ class GroundingSource:
         kinds: Answers to keep: `point`, `box`, `trace`, `text`.
         roles: Roles in the task to keep, as the data name them: `target`, `place`, ...
         max_rows, max_samples: Its first rows; samples of these kinds and roles, drawn evenly by the seed.
+        stream: Read the rows as they come, so many samples an epoch; the next epoch goes on where it ended.
 
     Raises:
         UserError: For a value that no dataset can be read with.
@@ -65,6 +66,7 @@ class GroundingSource:
     roles: tuple[str, ...] | None = None
     max_rows: int | None = None
     max_samples: int | None = None
+    stream: int | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -74,6 +76,9 @@ class GroundingSource:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UserError(f"{name}: expected a whole number of at least 1, found {value!r}.")
+
+        if self.stream is not None and self.max_samples is not None:
+            raise UserError("stream: it says how many samples an epoch has; leave max_samples out.")
 
     @property
     def name(self) -> str:
@@ -179,15 +184,19 @@ def open_grounding_source(source: GroundingSource, seed: int = 0) -> Any:
     Opens a dataset as its source says.
 
     Returns:
-        The [`~training_st4vla.data.grounding.GroundingDataset`] of its kinds and roles, thinned out after that.
+        The [`~training_st4vla.data.grounding.GroundingDataset`] of its kinds and roles, thinned out after that; or a
+        [`~training_st4vla.data.grounding.GroundingStream`] of them.
 
     Raises:
         DataError, UserError: It cannot be read so, or holds no such sample.
     """
-    from training_st4vla.data.grounding import LAYOUT_NAMES, open_grounding_dataset
+    from training_st4vla.data.grounding import LAYOUT_NAMES, open_grounding_dataset, open_grounding_stream
 
     if source.layout not in (None, *LAYOUT_NAMES):
         raise UserError(f"layout: expected one of {', '.join(LAYOUT_NAMES)}, found {source.layout!r}.")
+    if source.stream is not None:
+        chosen = source.said(("max_rows", "kinds", "roles"))
+        return open_grounding_stream(source.dataset, source.stream, seed=seed, **chosen, **source.said(READING))
     dataset = open_grounding_dataset(source.dataset, max_rows=source.max_rows, **source.said(READING))
     kinds, roles = source.kinds, source.roles
     if kinds or roles:
@@ -200,7 +209,7 @@ def open_grounding_source(source: GroundingSource, seed: int = 0) -> Any:
 
 def open_grounding_mixture(mixture: GroundingMixture, *, questions_per_image: int | None = None, seed: int = 0) -> Any:
     """
-    A map-style dataset of grounding samples: the one source, or a mixture of them.
+    A map-style dataset of grounding samples: the one source, or a mixture of them; a stream is always in a mixture.
 
     Args:
         questions_per_image: Deal out questions about one image together, at most so many; each item is then a list.
@@ -213,13 +222,15 @@ def open_grounding_mixture(mixture: GroundingMixture, *, questions_per_image: in
     from training_st4vla.data.mixtures import MixtureDataset
 
     parts: dict[str, Any] = {source.name: open_grounding_source(source, seed) for source in mixture.sources}
+    streams = [source.name for source in mixture.sources if source.stream is not None]
     if questions_per_image is not None:
+        if streams:
+            raise UserError(f"questions_per_image: a stream does not know the questions of an image: {streams}.")
         parts = {name: QuestionsPerImage(part, questions_per_image, seed) for name, part in parts.items()}
-    if len(parts) == 1:
+    if len(parts) == 1 and not streams:
         return next(iter(parts.values()))
-    given = {source.name: source.weight for source in mixture.sources}
-    weighted = mixture.sources[0].weight is not None
-    return MixtureDataset(parts, weights=given if weighted else mixture.temperature or 1.0, seed=seed)
+    given = {source.name: source.weight for source in mixture.sources if source.weight is not None}
+    return MixtureDataset(parts, weights=given or mixture.temperature or 1.0, seed=seed)
 
 
 __all__ = [

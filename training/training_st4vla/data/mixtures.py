@@ -7,17 +7,17 @@ any number of workers or processes sees the same samples in the same order, and 
   shuffled.
 - The draws of a part walk through a permutation of it, a new one each time it is used up, and go on across epochs: no
   sample is seen a second time before all the others of its part were seen once. A part may have permutations of its
-  own (a method `permutation(seed, lap)`), for data that are read well in some orders only.
+  own (a method `permutation(seed, lap)`), for data that are read well in some orders only; a stream
+  ([`~training_st4vla.data.sample_stream.SampleStream`]) has the numbers of its next samples instead.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 
 Weights = Mapping[str, float] | float
 
@@ -69,8 +69,8 @@ def walk(
         permutation: Of a seed and the lap's number; None: evenly random.
 
     Returns:
-        int64 `[number]`, each from 0 to `count - 1`; every `count` draws from a multiple of `count` on are a
-        permutation.
+        int64 `[number]`; without a `permutation` each is from 0 to `count - 1`, and every `count` draws from a
+        multiple of `count` on are a permutation.
     """
     if number == 0:
         return np.zeros(0, dtype=np.int64)
@@ -85,8 +85,8 @@ def walk(
 class MixtureDataset(Dataset):
     """Map-style datasets dealt out as one; see the module's text for the order.
 
-    Trainers shuffle map-style datasets once more, which changes the order and nothing else; an action trainer leaves
-    it where a part has an order of its own ([`has_order`]).
+    Trainers shuffle map-style datasets once more, which changes the order and nothing else; they leave it where a part
+    has an order of its own ([`has_order`]).
 
     Args:
         datasets: Parts by name.
@@ -171,69 +171,6 @@ def has_order(dataset: Any) -> bool:
     return inner is not None and has_order(inner)
 
 
-class StreamingMixture(IterableDataset):
-    """Iterable datasets dealt out as one; a part that ends begins again. See the module's text for the order.
-
-    Parts are read in their own order (shuffle them where they can); each iteration delivers the draws of one epoch.
-    With `DataLoader` workers every worker reads every part and keeps its own draws, so batches are the same for any
-    number of workers as long as `batch_size` is the loader's.
-
-    To resume: `mixture.start_at(epoch, position)` with the number of samples that were consumed in that epoch.
-
-    Args:
-        datasets: Parts by name; each can be iterated anew. A `datasets.IterableDataset` skips what was seen by itself.
-        weights: Weight per name; streams do not know their length.
-        epoch_size: Draws per epoch.
-        seed: Of the order.
-        batch_size: That of the loader.
-
-    Raises:
-        ValueError: For no parts, wrong weights, or an epoch without draws.
-    """
-
-    def __init__(
-        self,
-        datasets: Mapping[str, Iterable[Any]],
-        *,
-        weights: Mapping[str, float],
-        epoch_size: int,
-        seed: int = 0,
-        batch_size: int = 1,
-    ) -> None:
-        if not datasets or epoch_size < 1 or batch_size < 1:
-            raise ValueError(
-                "datasets, epoch_size, batch_size: expected parts, and numbers of at least 1; "
-                f"found {sorted(datasets)}, {epoch_size}, {batch_size}."
-            )
-        self.datasets, self.seed, self.batch_size = dict(datasets), seed, batch_size
-        self.draws = apportion(mixture_shares(dict.fromkeys(datasets, 1), weights), epoch_size)
-        self._start = torch.zeros(2, dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, from 0; trainers call it."""
-        self.start_at(epoch, 0)
-
-    def start_at(self, epoch: int, position: int = 0) -> None:
-        """The next iteration begins at a draw of an epoch."""
-        self._start.copy_(torch.tensor([epoch, position]))
-
-    def __len__(self) -> int:
-        return sum(self.draws.values())
-
-    def __iter__(self) -> Iterator[Any]:
-        epoch, start = (int(value) for value in self._start)
-        parts = deal(tuple(self.draws.values()), self.seed, epoch)
-        names = list(self.datasets)
-        seen = np.bincount(parts[:start], minlength=len(names)) + epoch * np.array(list(self.draws.values()))
-        streams = [_endless(self.datasets[name], int(skip), name) for name, skip in zip(names, seen, strict=True)]
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        for slot in range(start, len(parts)):
-            sample = next(streams[parts[slot]])
-            if ((slot - start) // self.batch_size) % workers == number:
-                yield sample
-
-
 @lru_cache(maxsize=4)
 def deal(draws: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
     """Which part each draw of an epoch comes from: int16 `[sum(draws)]`, read-only."""
@@ -243,25 +180,4 @@ def deal(draws: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
     return parts
 
 
-def _endless(part: Iterable[Any], skip: int, name: str) -> Iterator[Any]:
-    """A stream from its sample `skip` on, over and over. The length is learnt when it first ends."""
-    fast = getattr(part, "skip", None)
-    if skip and fast is not None:
-        beginning = list(islice(iter(fast(skip)), 1))
-        if beginning:
-            yield from fast(skip)
-            skip = 0
-    while True:
-        length = 0
-        for sample in part:
-            length += 1
-            if skip:
-                skip -= 1
-            else:
-                yield sample
-        if not length:
-            raise ValueError(f"datasets: the stream {name!r} is empty.")
-        skip %= length
-
-
-__all__ = ["MixtureDataset", "StreamingMixture", "apportion", "deal", "has_order", "mixture_shares", "walk"]
+__all__ = ["MixtureDataset", "apportion", "deal", "has_order", "mixture_shares", "walk"]

@@ -14,6 +14,7 @@ from training_st4vla.data.grounding.schema import (
     PlainAnswer,
     UndeclaredSpaceError,
 )
+from training_st4vla.data.grounding.stream import GroundingStream, open_grounding_stream
 
 __all__ = [
     "COORDINATE_SPACES",
@@ -21,10 +22,12 @@ __all__ = [
     "GroundingDataset",
     "GroundingRowOptions",
     "GroundingSample",
+    "GroundingStream",
     "MaskAnswer",
     "PlainAnswer",
     "QuestionsPerImage",
     "UndeclaredSpaceError",
     "grounding_rows",
     "open_grounding_dataset",
+    "open_grounding_stream",
 ]

@@ -206,15 +206,21 @@ def open_grounding_dataset(
     )
     if _is_lerobot(path, layout):
         table, name, options = _open_lerobot(path, layout, options, cameras, stride, max_rows, revision)
-    elif layout == EPISODES.name or (layout is None and is_episode_folder(Path(path).expanduser())):
+    elif not is_row_layout(path, layout):
         table, name = open_episodes(Path(path).expanduser(), split), EPISODES.name
     else:
         table = open_rows(path, split, revision=revision)
         name = layout or recognise(table)
     roots = (Path(image_root).expanduser(),) if image_root is not None else table.roots
     dataset = GroundingDataset(table, name, replace(options, image_roots=roots), max_rows)
-    _check_first(dataset, strict=check_first and not skip_invalid)
+    check_first_samples(dataset, strict=check_first and not skip_invalid)
     return dataset.filter(lambda sample: sample.problem() is None) if skip_invalid else dataset
+
+
+def is_row_layout(path: str, layout: str | None) -> bool:
+    """Whether a dataset is rows in files or on the Hub: neither a LeRobot dataset nor A0's episodes."""
+    is_episodes = layout == EPISODES.name or (layout is None and is_episode_folder(Path(path).expanduser()))
+    return not _is_lerobot(path, layout) and not is_episodes
 
 
 def recognise(table: RowTable) -> str:
@@ -318,7 +324,7 @@ def _refuse_doubtful_events(table: RowTable, options: ReadOptions) -> None:
 # --- First look -----------------------------------------------------------------------------------------------------
 
 
-def _check_first(dataset: GroundingDataset, strict: bool) -> None:
+def check_first_samples(dataset: GroundingDataset, strict: bool) -> None:
     """Refuses now what would otherwise fail in the middle of training."""
     if not len(dataset):
         raise DataError(
@@ -372,6 +378,8 @@ __all__ = [
     "LAYOUTS",
     "LAYOUT_NAMES",
     "GroundingDataset",
+    "check_first_samples",
+    "is_row_layout",
     "open_grounding_dataset",
     "recognise",
 ]

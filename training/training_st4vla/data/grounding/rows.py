@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,22 @@ def open_rows(path: str | Path, split: str | None = None, *, revision: str | Non
         DataError: Nothing is there, the file is damaged or empty, or the split is missing or must be chosen.
     """
     splits = find_splits(path, revision=revision)
+    table = splits[choose_split(splits, split, path)]()
+    if not len(table):
+        raise DataError(
+            explain(
+                "The dataset has no rows",
+                where=str(path),
+                expected="at least one row",
+                found="none",
+                remedy="Check that the file was written to its end.",
+            )
+        )
+    return table
+
+
+def choose_split(splits: Collection[str], split: str | None, path: str | Path) -> str:
+    """The split that is named, or the only one. Raises `DataError` when there is no such split, or no only one."""
     if split is None and len(splits) > 1:
         raise DataError(
             explain(
@@ -93,18 +109,7 @@ def open_rows(path: str | Path, split: str | None = None, *, revision: str | Non
                 remedy="Change --split.",
             )
         )
-    table = splits[name]()
-    if not len(table):
-        raise DataError(
-            explain(
-                "The dataset has no rows",
-                where=str(path),
-                expected="at least one row",
-                found="none",
-                remedy="Check that the file was written to its end.",
-            )
-        )
-    return table
+    return name
 
 
 def find_splits(path: str | Path, *, revision: str | None = None) -> dict[str, Callable[[], RowTable]]:
@@ -130,6 +135,12 @@ def find_splits(path: str | Path, *, revision: str | None = None) -> dict[str, C
 
 
 def _folder_splits(folder: Path, source: str) -> dict[str, Callable[[], RowTable]]:
+    groups = files_by_split(folder, source)
+    return {name: lambda files=files: _open_files(files, folder, source) for name, files in groups.items()}
+
+
+def files_by_split(folder: Path, source: str) -> dict[str, list[Path]]:
+    """The data files of a folder by split; see `find_splits`. Raises `DataError` when there are none."""
     groups: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         depth = len(file.relative_to(folder).parts)
@@ -146,7 +157,7 @@ def _folder_splits(folder: Path, source: str) -> dict[str, Callable[[], RowTable
                 remedy="Give the file itself.",
             )
         )
-    return {name: lambda files=files: _open_files(files, folder, source) for name, files in groups.items()}
+    return groups
 
 
 def _split_name(file: Path, folder: Path) -> str:
@@ -155,6 +166,15 @@ def _split_name(file: Path, folder: Path) -> str:
 
 
 def _open_files(files: list[Path], root: Path, source: str) -> RowTable:
+    roots = roots_of(files, root)
+    if format_of(files, source) == ".parquet":
+        return RowTable(open_parquet(files, source), source, roots)
+    rows = [row for file in files for row in _json_rows(file)]
+    return RowTable(rows, source, roots)
+
+
+def format_of(files: list[Path], source: str) -> str:
+    """The suffix that all files of a split have. Raises `DataError` for several."""
     kinds = {file.suffix for file in files}
     if len(kinds) > 1:
         raise DataError(
@@ -166,12 +186,13 @@ def _open_files(files: list[Path], root: Path, source: str) -> RowTable:
                 remedy="Give one file.",
             )
         )
+    return kinds.pop()
+
+
+def roots_of(files: list[Path], root: Path) -> tuple[Path, ...]:
+    """Folders to which paths in the rows of files may be relative."""
     nearest = Path(os.path.commonpath([file.parent for file in files]))
-    roots = tuple(dict.fromkeys((nearest, root)))
-    if kinds == {".parquet"}:
-        return RowTable(_open_parquet(files, source), source, roots)
-    rows = [row for file in files for row in _json_rows(file)]
-    return RowTable(rows, source, roots)
+    return tuple(dict.fromkeys((nearest, root)))
 
 
 def _json_rows(path: Path) -> list[Row]:
@@ -208,11 +229,13 @@ def _rows_of(content: Any) -> list[Row]:
     return content
 
 
-def _open_parquet(files: list[Path], source: str) -> Any:
+def open_parquet(files: list[Path], source: str, streaming: bool = False) -> Any:
+    """A `datasets.Dataset`, or an `IterableDataset` when streaming, whose images are not decoded."""
     import datasets
 
     try:
-        table = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        names = [str(file) for file in files]
+        table = datasets.load_dataset("parquet", data_files=names, split="train", streaming=streaming)
     except Exception as error:
         raise DataError(
             explain(
@@ -223,7 +246,7 @@ def _open_parquet(files: list[Path], source: str) -> Any:
                 remedy="Copy or download them again.",
             )
         ) from error
-    return _undecoded(table)
+    return undecoded(table)
 
 
 def _open_saved(folder: Path, source: str) -> RowTable:
@@ -241,7 +264,7 @@ def _open_saved(folder: Path, source: str) -> RowTable:
                 remedy="Copy or write it again.",
             )
         ) from error
-    return RowTable(_undecoded(table), source, (folder,))
+    return RowTable(undecoded(table), source, (folder,))
 
 
 def _hub_splits(name: str, revision: str | None) -> dict[str, Callable[[], RowTable]]:
@@ -260,7 +283,7 @@ def _hub_splits(name: str, revision: str | None) -> dict[str, Callable[[], RowTa
     try:
         splits = datasets.get_dataset_split_names(name, revision=revision)
     except Exception as error:
-        raise _unreachable(name, error) from error
+        raise unreachable(name, error) from error
     return {str(split): lambda split=split: _open_hub(name, str(split), revision) for split in splits}
 
 
@@ -268,16 +291,16 @@ def _open_hub(name: str, split: str, revision: str | None) -> RowTable:
     import datasets
 
     try:
-        return RowTable(_undecoded(datasets.load_dataset(name, split=split, revision=revision)), name)
+        return RowTable(undecoded(datasets.load_dataset(name, split=split, revision=revision)), name)
     except Exception as error:
-        raise _unreachable(name, error) from error
+        raise unreachable(name, error) from error
 
 
-def _undecoded(table: Any) -> Any:
+def undecoded(table: Any) -> Any:
     """Images stay encoded until they are used."""
     import datasets
 
-    for column, feature in table.features.items():
+    for column, feature in (table.features or {}).items():  # a stream of JSON does not know its own
         inner = getattr(feature, "feature", None)
         if isinstance(feature, datasets.Image):
             table = table.cast_column(column, datasets.Image(decode=False))
@@ -286,7 +309,8 @@ def _undecoded(table: Any) -> Any:
     return table
 
 
-def _unreachable(name: str, error: Exception) -> DataError:
+def unreachable(name: str, error: Exception) -> DataError:
+    """The error for a Hub dataset that cannot be opened."""
     return DataError(
         explain(
             "The dataset is neither a local path nor reachable on the Hub",
@@ -318,4 +342,17 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else ''}"
 
 
-__all__ = ["SUFFIXES", "Row", "RowTable", "find_splits", "open_rows"]
+__all__ = [
+    "SUFFIXES",
+    "Row",
+    "RowTable",
+    "choose_split",
+    "files_by_split",
+    "find_splits",
+    "format_of",
+    "open_parquet",
+    "open_rows",
+    "roots_of",
+    "undecoded",
+    "unreachable",
+]
