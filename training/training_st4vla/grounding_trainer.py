@@ -17,6 +17,7 @@ from training_st4vla.data.length_groups import LengthGroupedEpochs
 from training_st4vla.data.mixtures import has_order
 from training_st4vla.grounding_config import SpatialGroundingConfig
 from training_st4vla.held_out import held_out_questions
+from training_st4vla.muon import MuonAdamW
 from training_st4vla.resuming import StrictResume
 
 
@@ -80,6 +81,19 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return None  # in order: an evaluation neither draws nor groups
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The optimizer of `args.optim`, or with `args.muon` [`MuonAdamW`] over everything that is trained."""
+        if self.optimizer is None and self.args.muon:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(
+                    "muon: needs whole matrices, found weights that are sharded. Use DDP, or leave it out."
+                )
+            trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            decay, epsilon = self.args.weight_decay, self.args.adam_epsilon
+            self.optimizer = MuonAdamW(trained, self.args.learning_rate, decay, betas, epsilon)
+        return super().create_optimizer(model)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As TRL's; questions that share an image do not see each other."""

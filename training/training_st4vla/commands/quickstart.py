@@ -176,7 +176,7 @@ def stage_1(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> st
     """Points and boxes of single things, in single frames; the rest is learnt beside the actions."""
     flags: list[Any] = ["--model", model, "--dataset", demos, "--kinds", "point", "box", "--roles", *ROLES]
     flags += ["--questions-per-image", QUESTIONS_PER_IMAGE, "--output-dir", output, "--learning-rate", 1e-3]
-    flags += ["--max-steps", plan.grounding_steps]
+    flags += ["--muon", True, "--max-steps", plan.grounding_steps]
     return do("train-grounding", [*flags, *training_flags(plan, plan.grounding_steps, seed, IMAGES)])
 
 

@@ -1,0 +1,74 @@
+"""Muon and AdamW as one optimizer."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from training_st4vla.muon import MuonAdamW
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"embed": nn.Embedding(5, 4), "mix": nn.Linear(4, 6), "out": nn.Linear(6, 3, bias=False)})
+
+
+def backward(net: Any, seed: int) -> None:
+    ids = torch.randint(0, 5, (7,), generator=torch.Generator().manual_seed(seed))
+    net.zero_grad()
+    net["out"](net["mix"](net["embed"](ids)).tanh()).square().mean().backward()
+
+
+def test_each_part_does_what_it_does_alone() -> None:
+    ours, theirs = network(), network()
+    both = MuonAdamW(list(ours.named_parameters()), lr=0.01, weight_decay=0.1)
+    muon = torch.optim.Muon(
+        [theirs["mix"].weight, theirs["out"].weight], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    adamw = torch.optim.AdamW(
+        [theirs["embed"].weight, theirs["mix"].bias], lr=0.01, weight_decay=0.1, betas=(0.9, 0.95)
+    )
+    for step in range(3):
+        backward(ours, step)
+        backward(theirs, step)
+        both.step()
+        muon.step()
+        adamw.step()
+    for (name, mine), reference in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=0, msg=name)
+
+
+def test_a_schedule_reaches_both_and_a_checkpoint_goes_on_exactly() -> None:
+    net = network()
+    optimizer = MuonAdamW(list(net.named_parameters()), lr=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 2 else 0.0)
+    for step in range(2):
+        backward(net, step)
+        optimizer.step()
+        schedule.step()
+    frozen = copy.deepcopy(net.state_dict())
+    backward(net, 2)
+    optimizer.step()
+    assert all(torch.equal(frozen[name], value) for name, value in net.state_dict().items())
+
+    def go_on(first: nn.Module, saved: dict[str, Any] | None) -> list[torch.Tensor]:
+        again = MuonAdamW(list(first.named_parameters()), lr=0.01)
+        if saved is not None:
+            again.load_state_dict(saved)
+        backward(first, 3)
+        again.step()
+        return [value.clone() for value in first.parameters()]
+
+    start = network()
+    one = MuonAdamW(list(start.named_parameters()), lr=0.01)
+    backward(start, 0)
+    one.step()
+    saved, copied = copy.deepcopy(one.state_dict()), copy.deepcopy(start)
+    backward(start, 3)
+    one.step()
+    resumed = go_on(copied, saved)
+    for value, reference in zip(resumed, start.parameters(), strict=True):
+        torch.testing.assert_close(value, reference, rtol=0, atol=0)
+    fresh = go_on(copy.deepcopy(copied), None)
+    assert not all(torch.equal(value, other) for value, other in zip(fresh, resumed, strict=True))
