@@ -81,7 +81,7 @@ def test_roles_adapters_and_resuming(train: Run, tmp_path: Path) -> None:
     place = [schema_row(f"{number}.png", role="place", instruction=f"place {number}") for number in range(3)]
     path.write_text(path.read_text() + write_lines(tmp_path / "more.jsonl", place).read_text())
     flags = {"dataset": path, "roles": ["place"], "max_samples": 2, "lora_rank": 2, "save_strategy": "steps"}
-    flags |= {"save_steps": 1, "max_steps": 3}
+    flags |= {"save_steps": 1, "max_steps": 3, "muon": True}
     code, _, said = train("whole", **flags)
     assert code == 0, said
     assert "2 questions an epoch" in said
