@@ -115,9 +115,11 @@ class _View:
 
 def _whole_pixels(fine: np.ndarray, mixed: int) -> np.ndarray:
     """From a label image of :data:`FINE` times the size to one of the size; `mixed` where a pixel shows several."""
-    blocks = fine.reshape(fine.shape[0] // FINE, FINE, fine.shape[1] // FINE, FINE)
-    first = blocks[:, :1, :, :1]
-    return np.where((blocks == first).all(axis=(1, 3)), first[:, 0, :, 0], mixed)
+    first = fine[::FINE, ::FINE]
+    alike = np.ones(first.shape, bool)
+    for row, column in np.ndindex(FINE, FINE):  # whole images at a time are fast
+        alike &= fine[row::FINE, column::FINE] == first
+    return np.where(alike, first, mixed)
 
 
 def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:

@@ -145,15 +145,17 @@ class Renderer:
         """Geom id of every pixel of that view, ``int32 [scale * size, scale * size]``, -1 for nothing."""
         self._flags(segmentation=True)
         try:
-            colour = self._draw(scale).astype(np.int32)
+            colour = self._draw(scale)
         finally:
             self._flags(segmentation=False)
-        ids = colour[..., 0] + (colour[..., 1] << 8) + (colour[..., 2] << 16)
-        lookup = np.full(self._scene.ngeom + 1, -1, np.int32)
+        # A colour is a number of 24 bits, red lowest; up to 255 geoms need no more than red.
+        small = self._scene.ngeom <= 255
+        ids = colour[..., 0] if small else colour.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        lookup = np.full(256 if small else self._scene.ngeom + 1, -1, np.int32)
         for geom in self._scene.geoms[: self._scene.ngeom]:
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.segid >= 0:
                 lookup[geom.segid + 1] = geom.objid
-        return lookup[np.minimum(ids, self._scene.ngeom)]
+        return lookup[ids if small else np.minimum(ids, self._scene.ngeom)]
 
     def close(self) -> None:
         """Frees what this model occupies on the graphics side; the shared context stays."""
