@@ -169,10 +169,10 @@ class Labeler:
         self._sim, self._renderer = simulation, renderer
         self._items = simulation.episode.scene.items
         model = simulation.model
-        by_body = np.full(model.nbody, -1, np.int32)
+        by_body = np.full(model.nbody, -1, np.int16)
         for index, item in enumerate(self._items):
             by_body[simulation.body_id(item.name)] = index
-        self._by_geom = np.append(by_body[model.geom_bodyid], -1)  # the last entry answers for geom id -1
+        self._by_geom = np.append(by_body[model.geom_bodyid], np.int16(-1))  # the last entry answers for geom id -1
         self._table = model.geom(TABLE_GEOM).id
         self._grid = _free_grid()
         self._order = rng.permutation(len(self._grid))

@@ -1,6 +1,6 @@
 """Offscreen rendering: EGL first, OSMesa second, one graphics context per process.
 
-Images are ``uint8 [H, W, 3]``, origin top left. Segmentations are ``int32 [H, W]`` of geom ids, -1 for nothing.
+Images are ``uint8 [H, W, 3]``, origin top left. Segmentations are ``int16 [H, W]`` of geom ids, -1 for nothing.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Renderer:
         return np.ascontiguousarray(self._draw())
 
     def segmentation(self, scale: int = 1) -> np.ndarray:
-        """Geom id of every pixel of that view, ``int32 [scale * size, scale * size]``, -1 for nothing."""
+        """Geom id of every pixel of that view, ``int16 [scale * size, scale * size]``, -1 for nothing."""
         self._flags(segmentation=True)
         try:
             colour = self._draw(scale)
@@ -151,7 +151,7 @@ class Renderer:
         # A colour is a number of 24 bits, red lowest; up to 255 geoms need no more than red.
         small = self._scene.ngeom <= 255
         ids = colour[..., 0] if small else colour.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
-        lookup = np.full(256 if small else self._scene.ngeom + 1, -1, np.int32)
+        lookup = np.full(256 if small else self._scene.ngeom + 1, -1, np.int16)
         for geom in self._scene.geoms[: self._scene.ngeom]:
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.segid >= 0:
                 lookup[geom.segid + 1] = geom.objid
