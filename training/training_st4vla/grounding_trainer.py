@@ -89,7 +89,8 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
                 raise ValueError(
                     "muon: needs whole matrices, found weights that are sharded. Use DDP, or leave it out."
                 )
-            trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+            planner: Any = self.model if model is None else model
+            trained = [(name, weight) for name, weight in planner.named_parameters() if weight.requires_grad]
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             decay, epsilon = self.args.weight_decay, self.args.adam_epsilon
             self.optimizer = MuonAdamW(trained, self.args.learning_rate, decay, betas, epsilon)
