@@ -20,6 +20,7 @@ from training_st4vla.data.co_training import CoTrainingDataset, EpochOfData
 from training_st4vla.data.collators import ActionCollator, CoTrainingCollator
 from training_st4vla.data.mixtures import has_order
 from training_st4vla.data.shuffling import ShuffledEpochs
+from training_st4vla.divergence import StopWhenDiverged
 from training_st4vla.ema import WeightAverage
 from training_st4vla.errors import UserError
 from training_st4vla.fit import check_fit
@@ -93,7 +94,7 @@ class SpatialActionTrainer(StrictResume):
             deal_to_every_process(args)
             train_dataset = CoTrainingDataset(train_dataset, grounding_dataset, args.grounding_ratio, args.seed)
             collator = CoTrainingCollator(processing_class)
-        callbacks = [*(callbacks or []), EpochOfData(train_dataset)]
+        callbacks = [*(callbacks or []), EpochOfData(train_dataset), StopWhenDiverged()]
         self._gauges = Gauges(["action_loss", "lm_loss", *(f"grad_norm_{part}" for part in PARTS)])
         self._questions = held_out_questions(grounding_eval_dataset, args)
         self._average = None if args.ema_decay is None else WeightAverage(args.ema_decay)

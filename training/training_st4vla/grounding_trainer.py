@@ -15,6 +15,7 @@ from training_st4vla.data.co_training import EpochOfData
 from training_st4vla.data.collators import GroundingCollator
 from training_st4vla.data.length_groups import LengthGroupedEpochs
 from training_st4vla.data.mixtures import has_order
+from training_st4vla.divergence import StopWhenDiverged
 from training_st4vla.grounding_config import SpatialGroundingConfig
 from training_st4vla.held_out import held_out_questions
 from training_st4vla.muon import MuonAdamW
@@ -65,7 +66,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             train_dataset=as_hub_dataset(train_dataset),
             eval_dataset=None if eval_dataset is None else as_hub_dataset(eval_dataset),
             processing_class=processing_class,
-            callbacks=[*(callbacks or []), EpochOfData(train_dataset)],
+            callbacks=[*(callbacks or []), EpochOfData(train_dataset), StopWhenDiverged()],
             peft_config=peft_config,
             **kwargs,
         )
