@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from lerobot_env_tabletop.record import RecordingError, main, record, summary
 from lerobot_env_tabletop.recording import demonstrate
@@ -167,6 +168,12 @@ def test_foreign_folders_are_left_alone(tmp_path):
         with pytest.raises(RecordingError, match="no recording"):
             record(tmp_path, 1, overwrite=overwrite)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_two_do_not_record_into_one_folder(tmp_path):
+    with FileLock(tmp_path / ".recording.lock"), pytest.raises(RecordingError, match="Another process"):
+        record(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] in ([], [".recording.lock"])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from .splits import SPLITS, get_split
 
 _SHARDS = ".shards"
 _REPORT = "recording.json"
+_LOCK = ".recording.lock"
 _PARTS = ("meta", "data", "videos", "grounding", _SHARDS)
 
 
@@ -69,13 +70,35 @@ def record(
         The folder of the dataset. :func:`summary` tells how many frames it has and how long it took.
 
     Raises:
-        RecordingError: For impossible values, or when the folder holds something else.
+        RecordingError: For impossible values, when the folder holds something else, or when another process records
+            into it.
     """
     folder = Path(output).expanduser()
     settings = _settings(folder.name, episodes, tasks, split, seed, image_size, noise)
-    if _prepare(folder, settings, overwrite):
-        _write_missing(folder, settings, workers or os.cpu_count() or 1, progress)
+    with _alone(folder):
+        if _prepare(folder, settings, overwrite):
+            _write_missing(folder, settings, workers or os.cpu_count() or 1, progress)
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One recording at a time in a folder: two would write the same shards into each other."""
+    from filelock import FileLock, Timeout
+
+    if folder.exists() and not folder.is_dir():
+        raise _foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RecordingError(f"Another process is recording into {folder}. Wait for it, or stop it.") from None
+    try:
+        yield
+    finally:
+        (folder / _LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -117,11 +140,8 @@ def _settings(
 def _prepare(output: Path, settings: Settings, overwrite: bool) -> bool:
     """Readies the output folder; returns whether there is anything left to record."""
     report = _read_report(output)
-    occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
-    if occupied and report is None:
-        raise RecordingError(
-            f"{output} holds no recording of this program; it is left alone. Choose another --output."
-        )
+    if report is None and any(path.name != _LOCK for path in output.iterdir()):
+        raise _foreign(output)
     if report is not None and overwrite:
         for part in _PARTS:
             shutil.rmtree(output / part, ignore_errors=True)
@@ -138,6 +158,10 @@ def _prepare(output: Path, settings: Settings, overwrite: bool) -> bool:
     (output / _SHARDS).mkdir(parents=True, exist_ok=True)
     _write_report(output, settings)
     return True
+
+
+def _foreign(output: Path) -> RecordingError:
+    return RecordingError(f"{output} holds no recording of this program; it is left alone. Choose another --output.")
 
 
 def _read_report(output: Path) -> dict[str, Any] | None:
