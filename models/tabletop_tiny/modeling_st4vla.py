@@ -277,7 +277,7 @@ class ST4VLAForActionPrediction(CodeExportMixin, ST4VLAPreTrainedModel, Generati
         vision_pixel_values: torch.Tensor,
         view_mask: torch.Tensor | None,
         state: torch.Tensor | None,
-        state_mask: torch.Tensor | None,
+        state_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the action expert sees: latent planning tokens, then the state token if the model has one."""
         vision_tokens = self._encode_views(vision_pixel_values)
