@@ -40,9 +40,14 @@ class StopWhenDiverged(TrainerCallback):
 def not_finite(model: nn.Module) -> list[str]:
     """Names of trained weights with a value that is not finite; of sharded weights, this process's part is read."""
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    parts = {name: weight.to_local() if hasattr(weight, "to_local") else weight for name, weight in trained.items()}
-    finite = torch.stack([torch.isfinite(part.detach()).all() for part in parts.values()]).tolist()
-    return [name for name, good in zip(parts, finite, strict=True) if not good]
+    finite = torch.stack([torch.isfinite(own_part(weight)).all() for weight in trained.values()]).tolist()
+    return [name for name, good in zip(trained, finite, strict=True) if not good]
+
+
+def own_part(weight: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a weight."""
+    to_local = getattr(weight, "to_local", None)
+    return weight.detach() if to_local is None else to_local().detach()
 
 
 def explain(step: int, found: str) -> str:
