@@ -234,6 +234,10 @@ def test_selecting(tmp_path: Path) -> None:
     assert len(thin) == 7
     assert [s.where for s in thin.samples()] == [s.where for s in dataset.thin_out(7, seed=1).samples()]
     assert dataset.thin_out(None) is dataset
+    assert dataset.of() is dataset
+    kinds = [sample.kind for sample in dataset.of(["point", "trace"]).samples()]
+    assert kinds == [sample.kind for sample in dataset.samples() if sample.kind in ("point", "trace")]
+    assert kinds and not len(dataset.of(["box"], ["nobody"]))
 
 
 # --- Conversations --------------------------------------------------------------------------------------------------

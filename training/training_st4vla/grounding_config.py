@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from trl.trainer.sft_config import SFTConfig
 
+from training_st4vla.precision import multiplies_bfloat16
 from training_st4vla.workers import settle_workers
 
 
@@ -32,7 +33,8 @@ class SpatialGroundingConfig(SFTConfig):
     > Defaults that differ from `SFTConfig`: `learning_rate` (`1e-5`, the paper's), `max_length` (`None`: an image is
     > never cut), `remove_unused_columns` (`False`), `gradient_checkpointing` (`False`), `report_to` (`"none"`),
     > `save_total_limit` (`2`), `adam_beta2` (`0.95`), `train_sampling_strategy` (`"group_by_length"`),
-    > `dataloader_num_workers` (`None`: none on a CPU, else one fewer than cores, at most eight).
+    > `bf16` (`None`: where the device multiplies bfloat16 in hardware), `dataloader_num_workers` (`None`: none on a
+    > CPU, else one fewer than cores, at most eight).
     """
 
     eval_questions: int = field(default=96, metadata={"help": "held-out questions of an evaluation, drawn evenly"})
@@ -72,6 +74,9 @@ class SpatialGroundingConfig(SFTConfig):
         # Without an accelerator this only says what is so; transformers wants to hear it before it admits bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         settle_workers(self)
+        if self.bf16 is None and not self.fp16:  # TRL's default is bfloat16 everywhere
+            device = "cpu" if self.use_cpu else torch.accelerator.current_accelerator()
+            self.bf16 = multiplies_bfloat16(device or "cpu")
         super().__post_init__()
 
 

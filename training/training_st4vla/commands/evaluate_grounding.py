@@ -173,7 +173,7 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
         verbatim=args.verbatim or None,
         check_first=not args.skip_invalid,
     )
-    splits = {name: _wanted(args, dataset) for name, dataset in splits.items()}
+    splits = {name: dataset.of(args.kinds, args.roles) for name, dataset in splits.items()}
     chosen = {name: dataset.thin_out(args.max_samples, args.seed) for name, dataset in splits.items()}
     model, processor = load_grounder(args.model, args.dtype, args.device)
     if args.dialect is not None:
@@ -189,14 +189,6 @@ def evaluate_grounding(args: EvaluateGroundingArguments) -> dict[str, SplitResul
             emit(role_table(found[name].roles).to_text())
     _write(args, found, str(model.dtype).rpartition(".")[2], asked_at)
     return found
-
-
-def _wanted(args: EvaluateGroundingArguments, dataset: Any) -> Any:
-    """The questions of the kinds and roles that are asked for."""
-    kinds, roles = args.kinds, args.roles
-    if not kinds and not roles:
-        return dataset
-    return dataset.filter(lambda one: (not kinds or one.kind in kinds) and (not roles or one.role in roles))
 
 
 def _asked_at(args: EvaluateGroundingArguments, processor: Any) -> str:

@@ -190,9 +190,12 @@ def stage_2(plan: Plan, model: Path, demos: Path, output: Path, seed: int) -> st
 
 def training_flags(plan: Plan, steps: int | None, seed: int, batch_size: int = BATCH_SIZE) -> list[Any]:
     """Flags that both stages share."""
+    from training_st4vla.precision import multiplies_bfloat16
+
     steps = steps or 1
     flags: list[Any] = ["--per-device-train-batch-size", batch_size, "--warmup-steps", max(1, min(50, steps // 10))]
-    flags += ["--logging-steps", max(1, steps // 40), "--save-steps", max(20, steps // 4), "--bf16", True]
+    flags += ["--logging-steps", max(1, steps // 40), "--save-steps", max(20, steps // 4)]
+    flags += ["--bf16", multiplies_bfloat16(plan.device)]
     return [*flags, "--seed", seed, "--use-cpu", plan.device == "cpu"]
 
 

@@ -12,9 +12,11 @@ def write_quickstart_report(output: Path, plan: Plan, commands: dict[str, str], 
     from training_st4vla.evaluation.plots import plot_loss_curve
     from training_st4vla.evaluation.policy_scores import results_from_json, success_table
     from training_st4vla.evaluation.report import Report, RunInfo
+    from training_st4vla.precision import multiplies_bfloat16
 
     info = RunInfo.collect(
-        dtype="float32 weights, bfloat16 autocast", extra={"Minutes asked for": f"{plan.minutes:g}"}
+        dtype="float32 weights" + (", bfloat16 autocast" if multiplies_bfloat16(plan.device) else ""),
+        extra={"Minutes asked for": f"{plan.minutes:g}"},
     )
     report = Report("ST4VLA quickstart", "from nothing to a policy that was measured", info=info)
     results = results_from_json(json.loads((output / "policy.json").read_text()))

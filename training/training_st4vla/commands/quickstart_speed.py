@@ -29,8 +29,10 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     from training_st4vla.data.contracts import build_contract, shipped_declaration
     from training_st4vla.data.grounding import QuestionsPerImage, open_grounding_dataset
     from training_st4vla.loading import load_model
+    from training_st4vla.precision import multiplies_bfloat16
 
-    attention = "eager" if device == "cpu" else "sdpa"  # as `training_attention` picks for bfloat16
+    half = multiplies_bfloat16(device)  # as the runs will be
+    attention = "eager" if half and device == "cpu" else "sdpa"  # as `training_attention` picks
     model, processor = load_model(str(model_path), "float32", device, attention)
     model.train()
     actions = LeRobotActionDataset(
@@ -39,13 +41,13 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     contract = build_contract(actions, shipped_declaration(actions))
     processor.action_contracts[actions.dataset_key] = contract.to_dict()
     grounding = open_grounding_dataset(demos, max_rows=40 * IMAGES)
-    asked = grounding.filter(lambda one: one.role in ROLES and one.kind in ("point", "box"))
+    asked = grounding.of(("point", "box"), ROLES)
     grouped = QuestionsPerImage(asked, QUESTIONS_PER_IMAGE)
     both = CoTrainingDataset(actions, grounding, 0.25)
     collate_grounding, collate_both = GroundingCollator(processor), CoTrainingCollator(processor)
 
     def step(batch: dict[str, Any]) -> None:
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             loss = model(**to(batch, device)).loss
         loss.backward()
         model.zero_grad(set_to_none=True)

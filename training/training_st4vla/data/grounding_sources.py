@@ -198,9 +198,7 @@ def open_grounding_source(source: GroundingSource, seed: int = 0) -> Any:
         chosen = source.said(("max_rows", "kinds", "roles"))
         return open_grounding_stream(source.dataset, source.stream, seed=seed, **chosen, **source.said(READING))
     dataset = open_grounding_dataset(source.dataset, max_rows=source.max_rows, **source.said(READING))
-    kinds, roles = source.kinds, source.roles
-    if kinds or roles:
-        dataset = dataset.filter(lambda one: (not kinds or one.kind in kinds) and (not roles or one.role in roles))
+    dataset = dataset.of(source.kinds, source.roles)
     if not len(dataset):
         wanted = " ".join(f"{name} {list(given)}" for name, given in source.said(("kinds", "roles")).items())
         raise UserError(f"{source.name} holds no sample" + (f" of {wanted}." if wanted else "."))

@@ -8,6 +8,8 @@ LeRobot (``lerobot.datasets.language``): ``language_persistent`` holds the sub-t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -41,20 +43,27 @@ def _target_words(demo: Demonstration, frame: int) -> str:
     return f"the {demo.episode.scene.item(demo.episode.goals[index].target).label}"
 
 
-def _other_item(demo: Demonstration, frame: int, label: CameraLabels) -> tuple[Visible, str] | None:
-    """A visible item that the order does not move, and words for it that stay true wherever things are."""
+def _other_items(demo: Demonstration, frame: int, label: CameraLabels) -> Iterator[tuple[Visible, str]]:
+    """Visible items that the order does not move, and words for them that stay true wherever things are."""
     goal = demo.episode.goals[int(demo.order_index[frame])]
     rng = np.random.default_rng([*demo.episode.instruction.encode(), frame, *label.camera.encode()])
     others = [shown for name, shown in label.visible.items() if name != goal.target]
     for index in rng.permutation(len(others)):
         reference = describe(others[index].item, demo.episode.scene.items, rng, attributes_only=True)
         if reference is not None:
-            return others[index], phrase(reference)
-    return None
+            yield others[index], phrase(reference)
 
 
-def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[dict[str, Any]]:
+def frame_answers(
+    demo: Demonstration, frame: int, label: CameraLabels, others: int | None = 1
+) -> list[dict[str, Any]]:
     """Every question that this frame of this camera answers.
+
+    Args:
+        demo: The episode.
+        frame: Which of its frames.
+        label: What the camera sees in it.
+        others: Of how many items that the order is not about it is asked where they are; None for all.
 
     Returns:
         Dicts with ``role``, ``kind``, ``instruction``, ``points``, ``boxes``, ``traces`` and ``labels`` (one
@@ -91,9 +100,7 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
         add("objects", "everything on the table", boxes=[v.box for v in seen], labels=[v.item.label for v in seen])
     if target is not None:
         add("target", words, boxes=[target.box], labels=[target.item.label])
-    other = _other_item(demo, frame, label)
-    if other is not None:
-        shown, name = other
+    for shown, name in islice(_other_items(demo, frame, label), others):
         add("object", name, boxes=[shown.box], labels=[shown.item.label])
         add("object", name, points=[shown.point], boxes=[shown.box], labels=[name, shown.item.label])
     if label.target is not None:
@@ -119,25 +126,29 @@ def frame_answers(demo: Demonstration, frame: int, label: CameraLabels) -> list[
     return answers
 
 
+def grounding_row(demo: Demonstration, episode_index: int, frame: int, camera: str, size: int) -> dict[str, Any]:
+    """What all grounding rows of one image share."""
+    return {
+        "camera": camera_key(camera),
+        "episode_index": episode_index,
+        "frame_index": frame,
+        "image_width": size,
+        "image_height": size,
+        "coordinate_space": COORDINATE_SPACE,
+        "source": SOURCE,
+        "license": LICENSE,
+        "phase": demo.phases[frame],
+        "subtask": demo.subtasks[frame],
+    }
+
+
 def grounding_rows(demo: Demonstration, episode_index: int, dataset: str, size: int) -> list[dict[str, Any]]:
     """Grounding rows of a demonstration: the columns that st4vla reads, every frame, both cameras."""
     rows: list[dict[str, Any]] = []
-    for frame in range(len(demo)):
+    for at, frame in enumerate(demo.seen):
         for camera in CAMERAS:
-            where = {
-                "dataset": dataset,
-                "camera": camera_key(camera),
-                "episode_index": episode_index,
-                "frame_index": frame,
-                "image_width": size,
-                "image_height": size,
-                "coordinate_space": COORDINATE_SPACE,
-                "source": SOURCE,
-                "license": LICENSE,
-                "phase": demo.phases[frame],
-                "subtask": demo.subtasks[frame],
-            }
-            rows += [{**where, **answer} for answer in frame_answers(demo, frame, demo.labels[camera][frame])]
+            where = {"dataset": dataset, **grounding_row(demo, episode_index, frame, camera, size)}
+            rows += [{**where, **answer} for answer in frame_answers(demo, frame, demo.labels[camera][at])]
     return rows
 
 

@@ -24,6 +24,7 @@ TRACE_POINTS = 10
 """Longest trace, in points; evenly spaced along the path as the camera sees it."""
 _MIN_PIXELS = 1 / 6000
 _FREE_MARGIN = 0.045
+_OTHER, _TABLE = -1, -2  # what a label image says of pixels that show no item
 
 
 @dataclass(frozen=True)
@@ -113,26 +114,34 @@ class _View:
         return pixel is not None and bool(self.table[pixel])
 
 
-def _whole_pixels(fine: np.ndarray, mixed: int) -> np.ndarray:
-    """From a label image of :data:`FINE` times the size to one of the size; `mixed` where a pixel shows several."""
+def _whole_pixels(fine: np.ndarray) -> np.ndarray:
+    """From a label image of :data:`FINE` times the size to one of the size; other where a pixel shows several."""
     first = fine[::FINE, ::FINE]
     alike = np.ones(first.shape, bool)
     for row, column in np.ndindex(FINE, FINE):  # whole images at a time are fast
         alike &= fine[row::FINE, column::FINE] == first
-    return np.where(alike, first, mixed)
+    return np.where(alike, first, _OTHER)
 
 
-def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:
+def _places(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, row and column of the pixels that show an item."""
+    flat = labels.ravel()
+    at = np.flatnonzero(flat >= 0)
+    rows, columns = np.divmod(at, labels.shape[1])
+    return flat[at], rows, columns
+
+
+def visible_items(labels: np.ndarray, whole: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visible]:
     """Visible boxes from a label image.
 
     Args:
         labels: ``[FINE * H, FINE * W]``, the index into ``items`` of what each fine pixel shows, negative for anything
             else. A sharp corner may cover no pixel's centre: boxes of whole pixels miss it by more than a pixel.
+        whole: ``[H, W]``, the same of the pixels that show one thing alone.
         items: The scene's items.
     """
-    whole = _whole_pixels(labels, -1)
-    rows, columns = np.nonzero(labels >= 0)
-    shown = labels[rows, columns]
+    shown, rows, columns = _places(labels)
+    shown_whole, rows_whole, columns_whole = _places(whole)
     pixels = np.bincount(shown, minlength=len(items)) / FINE**2
     found: dict[str, Visible] = {}
     for index in np.nonzero(pixels >= max(6, labels.size / FINE**2 * _MIN_PIXELS))[0]:
@@ -140,10 +149,10 @@ def visible_items(labels: np.ndarray, items: tuple[Item, ...]) -> dict[str, Visi
         x, y = columns[mine], rows[mine]
         edges = (x.min(), y.min(), x.max() + 1, y.max() + 1)
         box: Box = tuple(float(edge) / FINE for edge in edges)  # type: ignore[assignment]
-        rows_of, columns_of = np.nonzero(whole == index)
-        if not len(rows_of):  # a sliver that fills no pixel: nothing to point at
+        mine = shown_whole == index
+        if not mine.any():  # a sliver that fills no pixel: nothing to point at
             continue
-        x, y = columns_of + 0.5, rows_of + 0.5
+        x, y = columns_whole[mine] + 0.5, rows_whole[mine] + 0.5
         middle = int(np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2))
         point = (float(x[middle]), float(y[middle]))
         found[items[index].name] = Visible(items[index], box, point, round(float(pixels[index])))
@@ -169,11 +178,11 @@ class Labeler:
         self._sim, self._renderer = simulation, renderer
         self._items = simulation.episode.scene.items
         model = simulation.model
-        by_body = np.full(model.nbody, -1, np.int16)
+        by_body = np.full(model.nbody, _OTHER, np.int16)
         for index, item in enumerate(self._items):
             by_body[simulation.body_id(item.name)] = index
-        self._by_geom = np.append(by_body[model.geom_bodyid], np.int16(-1))  # the last entry answers for geom id -1
-        self._table = model.geom(TABLE_GEOM).id
+        self._by_geom = np.append(by_body[model.geom_bodyid], np.int16(_OTHER))  # the last entry is for geom id -1
+        self._by_geom[model.geom(TABLE_GEOM).id] = _TABLE
         self._grid = _free_grid()
         self._order = rng.permutation(len(self._grid))
         self._radii = np.array([item.radius for item in self._items])
@@ -185,12 +194,11 @@ class Labeler:
             camera: Name of the camera.
             goal: What is being done; None leaves target and destination out.
         """
-        geoms = self._renderer.segmentation(FINE)
+        labels = self._renderer.segmentation(FINE, self._by_geom)
         pose = camera_pose(self._sim.model, self._sim.data, camera, self._renderer.size)
-        labels = self._by_geom[geoms]
-        table = _whole_pixels(geoms, -1) == self._table
-        view = _View(_whole_pixels(labels, -1), table, pose, self._items)
-        result = CameraLabels(camera, goal, visible_items(labels, self._items))
+        whole = _whole_pixels(labels)
+        view = _View(whole, whole == _TABLE, pose, self._items)
+        result = CameraLabels(camera, goal, visible_items(labels, whole, self._items))
         positions = self._sim.positions()
         if goal is not None:
             result.target = self._target(view, result, goal, positions)

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -75,14 +75,14 @@ def record(
     """
     folder = Path(output).expanduser()
     settings = _settings(folder.name, episodes, tasks, split, seed, image_size, noise)
-    with _alone(folder):
+    with alone(folder):
         if _prepare(folder, settings, overwrite):
             _write_missing(folder, settings, workers or os.cpu_count() or 1, progress)
     return folder
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """One recording at a time in a folder: two would write the same shards into each other."""
     from filelock import FileLock, Timeout
 
@@ -194,7 +194,7 @@ def _write_missing(output: Path, settings: Settings, workers: int, progress: boo
     started, fresh = time.monotonic(), 0
     done = settings.episodes - sum(len(settings.episode_range(shard)) for shard in missing)
     bar = tqdm(total=settings.episodes, initial=done, unit="episode", desc="recording", disable=not progress)
-    with bar, _written(shards, settings, missing, workers) as finished:
+    with bar, in_workers(partial(write_shard, shards, settings), missing, workers) as finished:
         for shard, frames in finished:
             fresh += frames
             bar.set_postfix_str(f"{fresh / (time.monotonic() - started):.0f} labelled two-camera frames/s")
@@ -216,11 +216,8 @@ def _write_missing(output: Path, settings: Settings, workers: int, progress: boo
 
 
 @contextmanager
-def _written(
-    shards: Path, settings: Settings, missing: list[int], workers: int
-) -> Iterator[Iterator[tuple[int, int]]]:
+def in_workers[T](write: Callable[[int], T], missing: list[int], workers: int) -> Iterator[Iterator[T]]:
     """Writes shards, in this process or in several, as they are asked for."""
-    write = partial(write_shard, shards, settings)
     if min(workers, len(missing)) < 2:
         yield map(write, missing)
         return

@@ -26,14 +26,15 @@ class Demonstration:
 
     Attributes:
         episode: What was drawn.
-        images: Per camera, ``uint8 [n, size, size, 3]``.
+        images: Per camera, ``uint8 [len(seen), size, size, 3]``.
         states, actions: ``float32 [n, 8]`` and ``[n, 7]``; the actions are the expert's own, without perturbation.
         tool_path: Tool points ``[n + 1, 3]`` in metres; the last is where the tool ends.
         order_ends: For each order, the index into ``tool_path`` at which it was fulfilled.
         order_index: Which order was being followed, ``int [n]``.
         phases, subtasks: What the expert was doing, ``n`` names and sentences.
-        labels: Per camera, the labels of its ``n`` frames.
-        poses: Per camera, its pose at the ``n`` frames.
+        seen: Indices of the frames that were looked at; all ``n`` unless a stride says otherwise.
+        labels: Per camera, the labels of the frames in ``seen``; ``images`` has these frames as well.
+        poses: Per camera, its pose at these frames.
     """
 
     episode: Episode
@@ -45,6 +46,7 @@ class Demonstration:
     order_index: np.ndarray
     phases: list[str]
     subtasks: list[str]
+    seen: list[int]
     labels: dict[str, list[CameraLabels]]
     poses: dict[str, list[CameraPose]]
 
@@ -55,8 +57,10 @@ class Demonstration:
 class _Log:
     """Collects the frames of a running episode."""
 
-    def __init__(self, env: TabletopEnv, expert: Expert, rng: np.random.Generator, pixels: bool) -> None:
-        self._env, self._expert, self._pixels = env, expert, pixels
+    def __init__(self, env: TabletopEnv, expert: Expert, rng: np.random.Generator, pixels: bool, stride: int) -> None:
+        self._env, self._expert, self._stride = env, expert, stride
+        self._first = int(rng.integers(stride)) if stride > 1 else 0
+        self.seen: list[int] = []
         self._labeler = Labeler(env.simulation, env.renderer, rng) if pixels else None
         self.images: dict[str, list[np.ndarray]] = {camera: [] for camera in CAMERAS}
         self.labels: dict[str, list[CameraLabels]] = {camera: [] for camera in CAMERAS}
@@ -74,8 +78,10 @@ class _Log:
         sim = self._env.simulation
         self.states.append(sim.controller.state())
         self.path.append(sim.controller.tool_position)
-        if self._labeler is None:
+        frame = len(self.states) - 1
+        if self._labeler is None or frame % self._stride != self._first:
             return
+        self.seen.append(frame)
         goal = sim.episode.goals[sim.progress] if sim.progress < len(sim.episode.goals) else None
         for camera in CAMERAS:
             self._env.renderer.update(sim.data, camera)
@@ -93,13 +99,15 @@ class _Log:
 
 def _draw_traces(log: _Log) -> None:
     for camera in CAMERAS:
-        for index, (label, pose) in enumerate(zip(log.labels[camera], log.poses[camera], strict=True)):
+        for index, label, pose in zip(log.seen, log.labels[camera], log.poses[camera], strict=True):
             end = log.order_ends[log.orders[index]]
             if end > index:
                 label.trace = trace_in_view(pose, np.stack(log.path[index : end + 1]))
 
 
-def play(env: TabletopEnv, episode: Episode, noise: float = 1.0, pixels: bool = True) -> Demonstration | None:
+def play(
+    env: TabletopEnv, episode: Episode, noise: float = 1.0, pixels: bool = True, stride: int = 1
+) -> Demonstration | None:
     """Lets the expert play an episode and labels its frames; None when it does not succeed.
 
     Args:
@@ -107,12 +115,13 @@ def play(env: TabletopEnv, episode: Episode, noise: float = 1.0, pixels: bool = 
         episode: What to play.
         noise: Scale of the perturbations, 0 for none.
         pixels: False leaves images and labels out.
+        stride: Look at every so many-th frame only, from a random one on.
     """
     env.start(episode)
     expert = env.expert()
     seed = [zlib.crc32(f"record/{episode.split}/{episode.task}".encode()), episode.seed]
     perturb, rng = Perturbation(np.random.default_rng([*seed, 1]), noise), np.random.default_rng([*seed, 2])
-    log, sim = _Log(env, expert, rng, pixels), env.simulation
+    log, sim = _Log(env, expert, rng, pixels, stride), env.simulation
     while not (sim.success or sim.failed) and sim.steps < episode.max_steps:
         log.see()
         action = expert.act()
@@ -133,6 +142,7 @@ def play(env: TabletopEnv, episode: Episode, noise: float = 1.0, pixels: bool = 
         order_index=np.array(log.orders),
         phases=log.phases,
         subtasks=log.subtasks,
+        seen=log.seen,
         labels=log.labels,
         poses=log.poses,
     )
@@ -146,6 +156,7 @@ def demonstrate(
     image_size: int = 224,
     noise: float = 1.0,
     pixels: bool = True,
+    stride: int = 1,
 ) -> Demonstration:
     """Demonstration number ``index`` of a recording; the arguments fix every byte of its states and actions.
 
@@ -159,7 +170,7 @@ def demonstrate(
     try:
         for attempt in range(_MAX_ATTEMPTS):
             number = _RECORDED_SEEDS * (seed + 1) + index * _MAX_ATTEMPTS + attempt
-            demonstration = play(env, make_episode(task, split, number), noise, pixels)
+            demonstration = play(env, make_episode(task, split, number), noise, pixels, stride)
             if demonstration is not None:
                 return demonstration
     finally:

@@ -141,8 +141,13 @@ class Renderer:
         """The view last given to :meth:`update`, ``uint8 [size, size, 3]``."""
         return np.ascontiguousarray(self._draw())
 
-    def segmentation(self, scale: int = 1) -> np.ndarray:
-        """Geom id of every pixel of that view, ``int16 [scale * size, scale * size]``, -1 for nothing."""
+    def segmentation(self, scale: int = 1, by_geom: np.ndarray | None = None) -> np.ndarray:
+        """Geom id of every pixel of that view, ``int16 [scale * size, scale * size]``, -1 for nothing.
+
+        Args:
+            scale: How many times larger than :meth:`rgb`.
+            by_geom: What to say instead of each geom's id, ``int16 [geoms + 1]``; the last entry instead of -1.
+        """
         self._flags(segmentation=True)
         try:
             colour = self._draw(scale)
@@ -155,6 +160,8 @@ class Renderer:
         for geom in self._scene.geoms[: self._scene.ngeom]:
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.segid >= 0:
                 lookup[geom.segid + 1] = geom.objid
+        if by_geom is not None:
+            lookup = by_geom[lookup]
         return lookup[ids if small else np.minimum(ids, self._scene.ngeom)]
 
     def close(self) -> None:

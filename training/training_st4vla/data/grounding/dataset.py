@@ -127,6 +127,19 @@ class GroundingDataset(Dataset):
 
         return self.select([index for index, read in enumerate(self._readers()) if is_kept(read)])
 
+    def of(self, kinds: Sequence[str] | None = None, roles: Sequence[str] | None = None) -> "GroundingDataset":
+        """The samples of these kinds and these roles in the task; None: of all."""
+        wanted = {"kind": kinds, "role": roles}
+        asked = {name: set(values) for name, values in wanted.items() if values}
+        if not asked:
+            return self
+        if self.layout != "grounding":
+            return self.filter(lambda one: all(getattr(one, name) in asked[name] for name in asked))
+        # Rows of the schema say it in columns of their own: nothing else of a large set needs to be read.
+        columns = replace(self.table, rows=self.table.columns(tuple(asked)))
+        rows = columns.read(self._row_of.tolist())
+        return self.select([at for at, row in enumerate(rows) if all(row.get(name) in asked[name] for name in asked)])
+
     def thin_out(self, number: int | None, seed: int = 0) -> "GroundingDataset":
         """At most `number` samples, drawn evenly over the set by a seed, in order; all for None."""
         if number is None or number >= len(self):
