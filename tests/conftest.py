@@ -127,7 +127,7 @@ def _small_processor() -> Any:
 
 @pytest.fixture
 def processor(_small_processor: Any) -> Any:
-    """The tiny preset's tokenizer, Qwen2.5-VL's patches, 112 x 112 pixels, no contracts; each test has its own copy."""
+    """The tiny preset's tokenizer with Qwen2.5-VL's patches at 112 x 112 pixels; each test has its own copy."""
     return copy.deepcopy(_small_processor)
 
 

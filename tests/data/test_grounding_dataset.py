@@ -237,7 +237,8 @@ def test_selecting(tmp_path: Path) -> None:
     assert dataset.of() is dataset
     kinds = [sample.kind for sample in dataset.of(["point", "trace"]).samples()]
     assert kinds == [sample.kind for sample in dataset.samples() if sample.kind in ("point", "trace")]
-    assert kinds and not len(dataset.of(["box"], ["nobody"]))
+    assert kinds
+    assert not len(dataset.of(["box"], ["nobody"]))
 
 
 # --- Conversations --------------------------------------------------------------------------------------------------

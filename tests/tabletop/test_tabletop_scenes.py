@@ -44,7 +44,7 @@ def test_frames_are_those_of_the_recording_with_the_same_seed(scenes):
         known = [(row["role"], row["kind"], row["instruction"]) for row in mine if row["role"] != "free_space"]
         assert known == [(a["role"], a["kind"], a["instruction"]) for a in asked if a["role"] != "free_space"]
         named = {row["instruction"] for row in mine if row["role"] in ("object", "target") and row["kind"] == "box"}
-        assert len(named) >= len([v for v in whole.labels["front"][frame].visible.values()]) - 1
+        assert len(named) >= len(whole.labels["front"][frame].visible) - 1
         image = np.asarray(Image.open(scenes / mine[0]["image"]), np.float32)
         assert np.abs(image - whole.images["front"][frame]).mean() < 3
 

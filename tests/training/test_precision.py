@@ -19,7 +19,8 @@ def test_stage_1_trains_in_bfloat16_where_the_hardware_multiplies_it(
 
 
 def test_accelerators_and_cpus_with_the_instructions() -> None:
-    assert multiplies_bfloat16("cuda") and multiplies_bfloat16(torch.device("mps"))
+    assert multiplies_bfloat16("cuda")
+    assert multiplies_bfloat16(torch.device("mps"))
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     if "avx2" in flags:
         assert multiplies_bfloat16("cpu") == ("avx512_bf16" in flags)

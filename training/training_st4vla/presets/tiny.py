@@ -2,15 +2,17 @@
 The `tiny` preset: a complete ST4VLA of at most 9.5 M parameters that trains from nothing on two CPU cores.
 
 A full-size model starts from a pretrained planner and a pretrained DINOv2. Here both start from random weights, and
-these choices make up for it. The last three, measured on 50 frames of one simulated episode, one view, 150 steps of 8 (2026-11-24):
-mean error of the normalised actions 0.41 without them, 0.16 with them; predicting the mean action gives 0.26.
+these choices make up for it. The last three, measured on 50 frames of one simulated episode, one view, 150 steps of 8
+(2026-11-24): mean error of the normalised actions 0.41 without them, 0.16 with them; predicting the mean action gives
+0.26.
 
-- The planner is a small Qwen3-VL, whose vision tower knows where a patch lies. Qwen2.5-VL's only knows how far apart two
-  are, and has to learn the rest from what images look like. Each of its image tokens is one patch of 16 pixels: most
-  things on the tabletop are smaller than the 28 or 32 pixels of four merged patches.
+- The planner is a small Qwen3-VL, whose vision tower knows where a patch lies. Qwen2.5-VL's only knows how far apart
+  two are, and has to learn the rest from what images look like. Each of its image tokens is one patch of 16 pixels:
+  most things on the tabletop are smaller than the 28 or 32 pixels of four merged patches.
 - Weights are drawn with a standard deviation of about `1 / sqrt(width)`. transformers' 0.02 is made for widths of
   thousands; at a width of 128 it leaves hardly a trace of the picture in the latent planning tokens.
-- The encoder's patches know their places (sinusoids, as the planner's), and the queries look at few of them instead of all alike.
+- The encoder's patches know their places (sinusoids, as the planner's), and the queries look at few of them instead of
+  all alike.
 - Three planner layers, so that queries look three times; and a schedule that predicts the actions instead of the
   noise, since the noise hardly depends on the picture.
 """

@@ -1,8 +1,8 @@
 """``python -m lerobot_env_tabletop.scenes --scenes N --output DIR``: labelled images of many scenes, for grounding.
 
-A recording shows each of its scenes in dozens of frames that hardly differ. Here the same episodes are played, but looked
-at only now and then, and every visible thing is asked for: many more scenes for the same time and space. Writes into
-DIR ``grounding`` (parquet, a row per question), ``images`` (JPEG) and ``.scenes.json`` (settings, timing).
+A recording shows each of its scenes in dozens of frames that hardly differ. Here the same episodes are played, but
+looked at only now and then, and every visible thing is asked for: many more scenes for the same time and space.
+Writes into DIR ``grounding`` (parquet, a row per question), ``images`` (JPEG) and ``.scenes.json`` (settings, timing).
 Interrupted, the same command goes on where it stopped; finished, it does nothing.
 """
 
@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .annotations import frame_answers, grounding_row
 from .record import RecordingError, alone, in_workers
 from .recording import demonstrate
@@ -29,7 +27,6 @@ from .splits import SPLITS, get_split
 
 _REPORT = ".scenes.json"
 _PER_SHARD = 20
-_JPEG = {"quality": 95, "subsampling": 0}
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,7 @@ def _write_shard(folder: Path, settings: SceneSettings, shard: int) -> tuple[int
         for at, frame in enumerate(demo.seen):
             for camera in CAMERAS:
                 name = f"{names}/{index:06d}-{frame:03d}-{camera}.jpg"
-                Image.fromarray(np.ascontiguousarray(demo.images[camera][at])).save(folder / name, **_JPEG)
+                Image.fromarray(demo.images[camera][at]).save(folder / name, quality=95, subsampling=0)
                 images += 1
                 answers = frame_answers(demo, frame, demo.labels[camera][at], others=None)
                 where = grounding_row(demo, index, frame, camera, settings.image_size)
