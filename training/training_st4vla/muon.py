@@ -14,7 +14,7 @@ _TABLES = ("embed", "lm_head")
 class Muon(torch.optim.Muon):
     """
     [`torch.optim.Muon`] with steps of one size for all shapes (`match_rms_adamw`), which orthogonalises in float32
-    where the device does not multiply bfloat16: emulated, one step of the `tiny` planner took 100 seconds on such a CPU.
+    where the device does not multiply bfloat16: emulated, a step of the `tiny` planner took 100 seconds on such a CPU.
     """
 
     def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
