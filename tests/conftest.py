@@ -26,8 +26,6 @@ SMALL_TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "initializer_range": 0.0625,
-    "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 30.0},
 }
 SMALL_VISION = {
     "hidden_size": 32,
@@ -37,7 +35,6 @@ SMALL_VISION = {
     "fullatt_block_indexes": [1],
     "window_size": 56,
     "out_hidden_size": 64,
-    "initializer_range": 0.072,
 }
 SMALL_ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": IMAGE_SIZE}
 SMALL_FIELDS = {
@@ -112,22 +109,16 @@ def make_contract() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def _small_processor() -> Any:
-    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-
     from training_st4vla.presets.tiny import build_tiny_processor
 
     processor = build_tiny_processor()
-    # Qwen2.5-VL's patches, which the preset has not: full-size models are of that family.
-    pixels = dict(processor.image_processor.size)
-    processor.image_processor = Qwen2VLImageProcessor(size=pixels)
-    processor.video_processor = Qwen2VLVideoProcessor(size=pixels)
     processor.image_size = [IMAGE_SIZE, IMAGE_SIZE]
     return processor
 
 
 @pytest.fixture
 def processor(_small_processor: Any) -> Any:
-    """The tiny preset's tokenizer with Qwen2.5-VL's patches at 112 x 112 pixels; each test has its own copy."""
+    """The tiny preset's processor at 112 x 112 pixels, without contracts; each test has its own copy."""
     return copy.deepcopy(_small_processor)
 
 
@@ -147,11 +138,10 @@ def build_model(_small_processor: Any) -> Callable[..., Any]:
 
     def build(seed: int = 0, **fields: Any) -> ST4VLAForActionPrediction:
         values = build_tiny_config(_small_processor, ACTION_DIM, CHUNK_SIZE, None).to_dict()
-        planner = values["vlm_config"]
-        ids = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings")
-        text = {name: planner["text_config"][name] for name in ids}
-        # The preset's planner is a Qwen3-VL.
-        planner |= {"model_type": "qwen2_5_vl", "text_config": text | SMALL_TEXT, "vision_config": SMALL_VISION}
+        head_dim = SMALL_TEXT["hidden_size"] // SMALL_TEXT["num_attention_heads"]
+        rope = {**values["vlm_config"]["text_config"]["rope_parameters"], "mrope_section": [head_dim // 8, 6, 6]}
+        values["vlm_config"]["text_config"] |= {**SMALL_TEXT, "rope_parameters": rope, "layer_types": None}
+        values["vlm_config"]["vision_config"] |= SMALL_VISION
         values["vision_encoder_config"] = {"model_type": "dinov2", **SMALL_ENCODER}
         model = ST4VLAForActionPrediction(
             ST4VLAConfig(**{**values, "scheduler": DEFAULT_SCHEDULER, **SMALL_FIELDS, **fields})

@@ -20,6 +20,8 @@ def start_run(args: Any, training: Any, **parts: dict[str, Any]) -> Path | None:
         args: flags of the command, with `model` and `dtype`. training (`TrainingArguments`). parts: what else decides
             what the run computes, such as the content of files that flags name.
     """
+    from training_st4vla.precision import multiplies_bfloat16
+
     if not args.model:
         raise UserError("--model: expected a model to start from. Make one with `st4vla init --preset tiny`.")
     for flag, dtype in (("--dtype", args.dtype), ("--save-dtype", args.save_dtype or args.dtype)):
@@ -30,6 +32,8 @@ def start_run(args: Any, training: Any, **parts: dict[str, Any]) -> Path | None:
             "--push-to-hub: the trainer would upload checkpoints and run files without a complete card. Leave it out, "
             "and publish the finished model with `st4vla push FOLDER --repo-id OWNER/NAME`."
         )
+    if training.bf16 and not multiplies_bfloat16(training.device):
+        say("--bf16: this CPU emulates bfloat16. --bf16 False is many times faster.")
     identity = {"arguments": asdict(args), "training": run_identity(training), **parts}
     # One process after the other: a folder that the first is just claiming looks occupied to the others.
     with training.main_process_first(desc="claiming the run's folder"):

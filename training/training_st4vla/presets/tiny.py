@@ -2,17 +2,12 @@
 The `tiny` preset: a complete ST4VLA of at most 9.5 M parameters that trains from nothing on two CPU cores.
 
 A full-size model starts from a pretrained planner and a pretrained DINOv2. Here both start from random weights, and
-these choices make up for it. The last three, measured on 50 frames of one simulated episode, one view, 150 steps of 8
-(2026-11-24): mean error of the normalised actions 0.41 without them, 0.16 with them; predicting the mean action gives
-0.26.
+three choices make up for it. Measured on 50 frames of one simulated episode, one view, 150 steps of 8 (2026-11-24):
+mean error of the normalised actions 0.41 without them, 0.16 with them; predicting the mean action gives 0.26.
 
-- The planner is a small Qwen3-VL, whose vision tower knows where a patch lies. Qwen2.5-VL's only knows how far apart
-  two are, and has to learn the rest from what images look like. Each of its image tokens is one patch of 16 pixels:
-  most things on the tabletop are smaller than the 28 or 32 pixels of four merged patches.
 - Weights are drawn with a standard deviation of about `1 / sqrt(width)`. transformers' 0.02 is made for widths of
   thousands; at a width of 128 it leaves hardly a trace of the picture in the latent planning tokens.
-- The encoder's patches know their places (sinusoids, as the planner's), and the queries look at few of them instead of
-  all alike.
+- The encoder's patches know their places (sinusoids), and the queries look at few of them instead of all alike.
 - Three planner layers, so that queries look three times; and a schedule that predicts the actions instead of the
   noise, since the noise hardly depends on the picture.
 """
@@ -34,18 +29,15 @@ TEXT_SIZES: dict[str, Any] = {
     "num_hidden_layers": 6,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 64,
     "initializer_range": 0.0625,
 }
 VISION_SIZES: dict[str, Any] = {
     "hidden_size": 192,
-    "intermediate_size": 768,
+    "intermediate_size": 352,
     "depth": 6,
     "num_heads": 4,
-    "patch_size": 16,
-    "spatial_merge_size": 1,
-    "num_position_embeddings": 196,
-    "deepstack_visual_indexes": [],
+    "fullatt_block_indexes": [2, 5],
+    "window_size": 112,
     "initializer_range": 0.072,
 }
 ENCODER_SIZES: dict[str, Any] = {
@@ -65,9 +57,9 @@ def build_tiny_processor() -> ST4VLAProcessor:
     pixels = {"shortest_edge": 56 * 56, "longest_edge": 1280 * 28 * 28}
     tokenizer = build_tiny_tokenizer()
     return ST4VLAProcessor(
-        image_processor=Qwen2VLImageProcessor(size=pixels, patch_size=16, merge_size=1),
+        image_processor=Qwen2VLImageProcessor(size=pixels),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=pixels, patch_size=16, merge_size=1),
+        video_processor=Qwen2VLVideoProcessor(size=pixels),
         chat_template=tokenizer.chat_template,
     )
 
@@ -80,15 +72,17 @@ def build_tiny_config(
     def token_id(token: str) -> int:
         return processor.tokenizer.convert_tokens_to_ids(token)
 
-    # Multimodal rotary positions share the head's frequencies between time, height and width. With Qwen's base of
-    # millions, made for long texts, the width of a whole picture turns the slow ones by 0.001.
-    rope = {"rope_type": "default", "mrope_section": [12, 10, 10], "mrope_interleaved": True, "rope_theta": 30.0}
+    head_dim = TEXT_SIZES["hidden_size"] // TEXT_SIZES["num_attention_heads"]
+    # Multimodal rotary positions share the head's frequencies between time, height and width, in this order. With
+    # Qwen's base of a million, made for long texts, the width of a whole picture turns the slow ones by 0.001.
+    time = 2
+    section = [time, (head_dim // 2 - time) // 2, (head_dim // 2 - time) // 2]
     vlm_config = {
-        "model_type": "qwen3_vl",
+        "model_type": "qwen2_5_vl",
         "text_config": {
             **TEXT_SIZES,
             "vocab_size": VOCABULARY_SIZE,
-            "rope_parameters": rope,
+            "rope_parameters": {"rope_type": "default", "mrope_section": section, "rope_theta": 30.0},
             "tie_word_embeddings": True,
             "bos_token_id": token_id("<|im_start|>"),
             "eos_token_id": token_id("<|im_end|>"),
@@ -120,8 +114,6 @@ def build_tiny_model(config: ST4VLAConfig) -> ST4VLAForActionPrediction:
     """A model of the tiny preset with new weights, drawn from torch's global generator."""
     model = ST4VLAForActionPrediction(config)
     with torch.no_grad():
-        places = model.vlm.model.visual.pos_embed.weight
-        places.copy_(place_waves(math.isqrt(places.shape[0]), places.shape[1]))
         embeddings = model.vision_encoder.embeddings
         side = math.isqrt(embeddings.position_embeddings.shape[1] - 1)
         waves = place_waves(side, embeddings.position_embeddings.shape[2])
