@@ -8,7 +8,7 @@ LeRobot (``lerobot.datasets.language``): ``language_persistent`` holds the sub-t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -142,13 +142,31 @@ def grounding_row(demo: Demonstration, episode_index: int, frame: int, camera: s
     }
 
 
-def grounding_rows(demo: Demonstration, episode_index: int, dataset: str, size: int) -> list[dict[str, Any]]:
-    """Grounding rows of a demonstration: the columns that st4vla reads, every frame, both cameras."""
+def episode_answers(demo: Demonstration) -> dict[str, list[list[dict[str, Any]]]]:
+    """Per camera the answers of each frame that was looked at; see :func:`frame_answers`."""
+    return {
+        camera: [frame_answers(demo, frame, label) for frame, label in zip(demo.seen, labels, strict=True)]
+        for camera, labels in demo.labels.items()
+    }
+
+
+def grounding_rows(
+    demo: Demonstration, answers: Mapping[str, Any], episode_index: int, dataset: str, size: int
+) -> list[dict[str, Any]]:
+    """Grounding rows of a demonstration: the columns that st4vla reads, every frame, both cameras.
+
+    Args:
+        demo: The demonstration.
+        answers: Its :func:`episode_answers`.
+        episode_index: Its number in the dataset.
+        dataset: Name of the dataset.
+        size: Width and height of the images in pixels.
+    """
     rows: list[dict[str, Any]] = []
     for at, frame in enumerate(demo.seen):
         for camera in CAMERAS:
             where = {"dataset": dataset, **grounding_row(demo, episode_index, frame, camera, size)}
-            rows += [{**where, **answer} for answer in frame_answers(demo, frame, demo.labels[camera][at])]
+            rows += [{**where, **answer} for answer in answers[camera][at]]
     return rows
 
 
@@ -174,17 +192,22 @@ def _asks(answer: dict[str, Any]) -> str:
     return f"{verb} {answer['instruction']}."
 
 
-def language_events(demo: Demonstration, frame: int) -> list[dict[str, Any]]:
-    """LeRobot's ``language_events`` of a frame: one question per camera (they take turns) and the trace."""
+def language_events(answers: Mapping[str, Any], frame: int) -> list[dict[str, Any]]:
+    """LeRobot's ``language_events`` of a frame: one question per camera (they take turns) and the trace.
+
+    Args:
+        answers: :func:`episode_answers` of a demonstration whose every frame was looked at.
+        frame: Which frame.
+    """
     rows: list[dict[str, Any]] = []
     for offset, camera in enumerate(CAMERAS):
-        answers = frame_answers(demo, frame, demo.labels[camera][frame])
-        asked = [answer for answer in answers if answer["kind"] != "trace" and answer["question"] == "kind"]
+        known = answers[camera][frame]
+        asked = [answer for answer in known if answer["kind"] != "trace" and answer["question"] == "kind"]
         if asked:
             chosen = asked[(frame + offset) % len(asked)]
             rows.append(_row("user", _asks(chosen), "vqa", camera_key(camera)))
             rows.append(_row("assistant", _json_answer(chosen), "vqa", camera_key(camera)))
-        for answer in answers:
+        for answer in known:
             if answer["kind"] == "trace":
                 rows.append(_row("assistant", _json_answer(answer), "trace", camera_key(camera)))
     return rows

@@ -14,7 +14,7 @@ import numpy as np
 from .objects import FLOOR, Item
 from .projection import CameraPose, camera_pose
 from .rendering import Renderer
-from .scene import FINE, TABLE_GEOM, WORKSPACE
+from .scene import FINE, FLOOR_GEOM, TABLE_GEOM, WORKSPACE
 from .simulation import Simulation
 from .tasks import Goal, place_point
 
@@ -183,6 +183,7 @@ class Labeler:
             by_body[simulation.body_id(item.name)] = index
         self._by_geom = np.append(by_body[model.geom_bodyid], np.int16(_OTHER))  # the last entry is for geom id -1
         self._by_geom[model.geom(TABLE_GEOM).id] = _TABLE
+        self._hides_nothing = {model.geom(FLOOR_GEOM).id}
         self._grid = _free_grid()
         self._order = rng.permutation(len(self._grid))
         self._radii = np.array([item.radius for item in self._items])
@@ -194,7 +195,7 @@ class Labeler:
             camera: Name of the camera.
             goal: What is being done; None leaves target and destination out.
         """
-        labels = self._renderer.segmentation(FINE, self._by_geom)
+        labels = self._renderer.segmentation(FINE, self._by_geom, self._hides_nothing)
         pose = camera_pose(self._sim.model, self._sim.data, camera, self._renderer.size)
         whole = _whole_pixels(labels)
         view = _View(whole, whole == _TABLE, pose, self._items)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -141,13 +141,22 @@ class Renderer:
         """The view last given to :meth:`update`, ``uint8 [size, size, 3]``."""
         return np.ascontiguousarray(self._draw())
 
-    def segmentation(self, scale: int = 1, by_geom: np.ndarray | None = None) -> np.ndarray:
+    def segmentation(
+        self, scale: int = 1, by_geom: np.ndarray | None = None, without: Collection[int] = ()
+    ) -> np.ndarray:
         """Geom id of every pixel of that view, ``int16 [scale * size, scale * size]``, -1 for nothing.
 
         Args:
             scale: How many times larger than :meth:`rgb`.
             by_geom: What to say instead of each geom's id, ``int16 [geoms + 1]``; the last entry instead of -1.
+            without: Geoms that hide nothing and need not be told from nothing: not drawn, which is faster.
         """
+        lookup = np.full(max(256, self._scene.ngeom + 1), -1, np.int16)
+        for geom in self._scene.geoms[: self._scene.ngeom]:
+            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.segid >= 0:
+                lookup[geom.segid + 1] = geom.objid
+                if geom.objid in without:
+                    geom.segid = -1  # until the next `update`
         self._flags(segmentation=True)
         try:
             colour = self._draw(scale)
@@ -156,10 +165,6 @@ class Renderer:
         # A colour is a number of 24 bits, red lowest; up to 255 geoms need no more than red.
         small = self._scene.ngeom <= 255
         ids = colour[..., 0] if small else colour.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
-        lookup = np.full(256 if small else self._scene.ngeom + 1, -1, np.int16)
-        for geom in self._scene.geoms[: self._scene.ngeom]:
-            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.segid >= 0:
-                lookup[geom.segid + 1] = geom.objid
         if by_geom is not None:
             lookup = by_geom[lookup]
         return lookup[ids if small else np.minimum(ids, self._scene.ngeom)]

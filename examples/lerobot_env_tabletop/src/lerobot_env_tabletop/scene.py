@@ -12,6 +12,7 @@ from .textures import material_texture, table_texture
 TIMESTEP = 0.004
 """Simulation step, seconds."""
 TABLE_GEOM = "table"
+FLOOR_GEOM = "floor"
 CAMERAS: tuple[str, str] = ("front", "wrist")
 MAX_IMAGE_SIZE = 640
 FINE = 2
@@ -151,7 +152,7 @@ def to_mjcf(scene: Scene) -> tuple[str, dict[str, bytes]]:
   <worldbody>
     {_lights(look)}
     {_front_camera(look)}
-    <geom name="floor" type="plane" size="6 6 0.1" pos="0 0 -0.7" rgba="{_numbers(look.floor)} 1"/>
+    <geom name="{FLOOR_GEOM}" type="plane" size="6 6 0.1" pos="0 0 -0.7" rgba="{_numbers(look.floor)} 1"/>
     <geom name="{TABLE_GEOM}" type="box" size="0.52 0.62 0.02" pos="0.32 0 -0.02" material="table"
           friction="1.0 0.01 0.0005" condim="4"/>
     {robot_body()}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import grounding_rows, language_events, language_persistent
+from .annotations import episode_answers, grounding_rows, language_events, language_persistent
 from .control import CONTROL_HZ
 from .recording import Demonstration, demonstrate
 from .scene import CAMERAS
@@ -115,8 +115,9 @@ def write_shard(root: Path, settings: Settings, shard: int) -> tuple[int, int]:
         for camera, writer in writers.items():
             writer.write(demo.images[camera])
             summary[camera].append(_thumbnails(demo.images[camera]))
-        frames += _frame_rows(demo, index)
-        grounding += grounding_rows(demo, index, settings.dataset, settings.image_size)
+        answers = episode_answers(demo)
+        frames += _frame_rows(demo, answers, index)
+        grounding += grounding_rows(demo, answers, index, settings.dataset, settings.image_size)
         summary["lengths"].append(len(demo))
         summary["instructions"].append(demo.episode.instruction)
         summary["tasks"].append(demo.episode.task)
@@ -168,7 +169,7 @@ def _thumbnails(images: np.ndarray) -> np.ndarray:
     return images[chosen, ::3, ::3].transpose(0, 3, 1, 2)
 
 
-def _frame_rows(demo: Demonstration, index: int) -> list[dict[str, Any]]:
+def _frame_rows(demo: Demonstration, answers: dict[str, Any], index: int) -> list[dict[str, Any]]:
     persistent = language_persistent(demo, CONTROL_HZ)
     return [
         {
@@ -178,7 +179,7 @@ def _frame_rows(demo: Demonstration, index: int) -> list[dict[str, Any]]:
             "frame_index": frame,
             "episode_index": index,
             "language_persistent": persistent,
-            "language_events": language_events(demo, frame),
+            "language_events": language_events(answers, frame),
         }
         for frame in range(len(demo))
     ]
