@@ -15,6 +15,7 @@ from typing import Any
 from report import write_report
 
 from training_st4vla.commands.main import main as st4vla
+from training_st4vla.precision import multiplies_bfloat16
 
 ACTION_KEYS = ["action.delta_eef_position", "action.delta_eef_rotation", "action.gripper_close"]
 CONTRACT = {
@@ -81,7 +82,8 @@ def write_questions(dataset: Path, folder: Path, stride: int) -> Path:
 
 def shared_flags(sizes: Sizes, steps: int) -> list[Any]:
     """What both stages say alike."""
-    flags: list[Any] = ["--max-steps", steps, "--per-device-train-batch-size", sizes.batch, "--bf16", True]
+    flags: list[Any] = ["--max-steps", steps, "--per-device-train-batch-size", sizes.batch]
+    flags += ["--bf16", multiplies_bfloat16("cpu")]
     flags += ["--warmup-steps", max(1, steps // 15), "--logging-steps", max(1, steps // 30), "--save-steps", steps]
     flags += ["--eval-strategy", "steps", "--eval-steps", max(1, steps // 4), "--eval-questions", sizes.questions]
     flags += ["--per-device-eval-batch-size", 24, "--eval-max-new-tokens", 80, "--eval-pictures", 6]
