@@ -29,7 +29,7 @@ from .splits import SPLITS, get_split
 
 _SHARDS = ".shards"
 _REPORT = "recording.json"
-_LOCK = ".recording.lock"
+LOCK = ".recording.lock"
 _PARTS = ("meta", "data", "videos", "grounding", _SHARDS)
 
 
@@ -89,7 +89,7 @@ def alone(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise _foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -97,7 +97,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / _LOCK).unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
         lock.release()
 
 
@@ -140,7 +140,7 @@ def _settings(
 def _prepare(output: Path, settings: Settings, overwrite: bool) -> bool:
     """Readies the output folder; returns whether there is anything left to record."""
     report = _read_report(output)
-    if report is None and any(path.name != _LOCK for path in output.iterdir()):
+    if report is None and any(path.name != LOCK for path in output.iterdir()):
         raise _foreign(output)
     if report is not None and overwrite:
         for part in _PARTS:
@@ -177,9 +177,14 @@ def _write_report(output: Path, settings: Settings, **extra: Any) -> None:
         "complete": False,
         **extra,
     }
-    temporary = output / f"{_REPORT}.partial"
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    temporary.replace(output / _REPORT)
+    write_json(output / _REPORT, report)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
 
 
 def _write_missing(output: Path, settings: Settings, workers: int, progress: bool) -> None:

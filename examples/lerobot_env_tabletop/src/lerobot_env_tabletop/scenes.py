@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .annotations import frame_answers, grounding_row
-from .record import RecordingError, alone, in_workers
+from .record import LOCK, RecordingError, alone, in_workers, write_json
 from .recording import demonstrate
 from .scene import CAMERAS, MAX_IMAGE_SIZE
 from .shards import grounding_schema
@@ -116,16 +116,14 @@ def _claim(folder: Path, settings: SceneSettings) -> dict[str, Any]:
         if report["settings"] != settings.to_dict():
             raise RecordingError(f"{folder} was written with other settings. Give the same, or another --output.")
         return report
-    if any(entry.is_dir() for entry in folder.iterdir()):
+    if any(entry.name != LOCK for entry in folder.iterdir()):
         raise RecordingError(f"{folder} holds something else; it is left alone. Choose another --output.")
     return _write_report(folder, settings, complete=False)
 
 
 def _write_report(folder: Path, settings: SceneSettings, **extra: Any) -> dict[str, Any]:
     report = {"settings": settings.to_dict(), **extra}
-    temporary = folder / f"{_REPORT}.partial"
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    temporary.replace(folder / _REPORT)
+    write_json(folder / _REPORT, report)
     return report
 
 
