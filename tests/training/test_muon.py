@@ -45,10 +45,11 @@ def test_each_part_does_what_it_does_alone(monkeypatch: Any, hardware: bool, tol
 
 @pytest.mark.parametrize("shape", [(40, 16), (16, 40), (24, 24)])
 def test_orthogonalizing_brings_all_singular_values_near_one(shape: tuple[int, int]) -> None:
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 7
-    values = torch.linalg.svdvals(orthogonalize(matrix, (3.4445, -4.7750, 2.0315), 5, 1e-7))
+    matrices = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrices *= torch.tensor([7.0, 0.01])[:, None, None]
+    values = torch.linalg.svdvals(orthogonalize(matrices, (3.4445, -4.7750, 2.0315), 5, 1e-7))
     assert 0.3 < values.min() <= values.max() < 1.3
-    flat = orthogonalize(torch.zeros(shape), (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    flat = orthogonalize(torch.zeros(1, *shape), (3.4445, -4.7750, 2.0315), 5, 1e-7)
     assert not flat.any()
 
 

@@ -1,6 +1,6 @@
 """Muon for the matrices of a network and AdamW for the rest, as one optimizer for trainers and schedules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,11 +10,16 @@ from training_st4vla.precision import multiplies_bfloat16
 # Tables that are looked up, not multiplied: their rows are updated one by one.
 _TABLES = ("embed", "lm_head")
 
+_ELEMENTS_TOGETHER = 1 << 26
+
 
 class Muon(torch.optim.Muon):
     """
-    [`torch.optim.Muon`] with steps of one size for all shapes (`match_rms_adamw`), which orthogonalises in float32
-    where the device does not multiply bfloat16: emulated, a step of the `tiny` planner took 100 seconds on such a CPU.
+    [`torch.optim.Muon`] with steps of one size for all shapes (`match_rms_adamw`), taken by all matrices of one shape
+    together: torch's runs about twenty kernels for every matrix, one after the other.
+
+    It orthogonalises in bfloat16 as torch's, and in float32 where the device does not multiply bfloat16: emulated, a
+    step of the `tiny` planner took 100 seconds on such a CPU.
     """
 
     def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
@@ -24,8 +29,6 @@ class Muon(torch.optim.Muon):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step."""
         (group,) = self.param_groups
-        if multiplies_bfloat16(group["params"][0].device):
-            return super().step(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -34,32 +37,48 @@ class Muon(torch.optim.Muon):
         gradients: list[torch.Tensor] = []
         averages: list[torch.Tensor] = []
         self._init_group(group, weights, gradients, averages)
-        for weight, gradient, average in zip(weights, gradients, averages, strict=True):
-            average.lerp_(gradient, 1 - group["momentum"])
-            update = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
+        if not weights:
+            return loss
+        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, averages, group["momentum"]) if group["nesterov"] else averages
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        dtype = torch.bfloat16 if multiplies_bfloat16(weights[0].device) else torch.float32
+        for alike in _by_shape(weights):
+            update = torch.stack([updates[index] for index in alike]).to(dtype)
             update = orthogonalize(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(update, alpha=-group["lr"] * 0.2 * max(weight.shape) ** 0.5)
+            size = group["lr"] * 0.2 * max(update.shape[-2:]) ** 0.5
+            torch._foreach_add_([weights[index] for index in alike], list(update.to(weights[0].dtype)), alpha=-size)
         return loss
 
 
+def _by_shape(weights: list[torch.Tensor]) -> Iterator[list[int]]:
+    """Indices of weights of one shape, and at most so many that copies of them stay small."""
+    shapes: dict[torch.Size, list[int]] = {}
+    for index, weight in enumerate(weights):
+        shapes.setdefault(weight.shape, []).append(index)
+    for shape, indices in shapes.items():
+        together = max(1, _ELEMENTS_TOGETHER // shape.numel())
+        yield from (indices[start : start + together] for start in range(0, len(indices), together))
+
+
 def orthogonalize(
-    matrix: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+    matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> torch.Tensor:
     """
-    Brings all singular values near one by Newton-Schulz iteration, in the matrix's own dtype.
+    Brings all singular values near one by Newton-Schulz iteration, in the matrices' own dtype.
 
     Args:
-        matrix (`torch.Tensor` of shape `(rows, columns)`). coefficients: of the quintic. steps (`int`): iterations.
-        eps (`float`): least norm that is divided by.
+        matrices (`torch.Tensor` of shape `(batch, rows, columns)`): each on its own. coefficients: of the quintic.
+        steps (`int`): iterations. eps (`float`): least norm that is divided by.
     """
     first, second, third = coefficients
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / wide.norm().clamp(min=eps)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    wide = matrices.mT if tall else matrices
+    wide = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
     for _ in range(steps):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=second, alpha=third), wide, beta=first)
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=second, alpha=third), wide, beta=first)
+    return wide.mT if tall else wide
 
 
 class MuonAdamW(torch.optim.Optimizer):

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,9 +18,18 @@ from training_st4vla.data.grounding.conversations import CONVERSATIONS, fitting_
 from training_st4vla.data.grounding.demonstrations import grounding_rows
 from training_st4vla.data.grounding.episodes import EPISODES, is_episode_folder, open_episodes
 from training_st4vla.data.grounding.images import LeRobotFrames
-from training_st4vla.data.grounding.layouts import ROW_LAYOUTS, FrameRoots, Layout, ReadOptions
+from training_st4vla.data.grounding.layouts import (
+    IMAGE_COLUMNS,
+    LENGTH_COLUMNS,
+    ROW_LAYOUTS,
+    FrameRoots,
+    Layout,
+    ReadOptions,
+    schema_image,
+    schema_length,
+)
 from training_st4vla.data.grounding.lerobot import event_rows, has_events
-from training_st4vla.data.grounding.rows import RowTable, open_rows
+from training_st4vla.data.grounding.rows import Row, RowTable, open_rows
 from training_st4vla.data.grounding.schema import GroundingSample, UndeclaredSpaceError
 from training_st4vla.data.grounding.spaces import describe_fits, raw_coordinates, space_doubt
 from training_st4vla.data.keys import resolve_cameras
@@ -105,9 +114,33 @@ class GroundingDataset(Dataset):
         for row, number, values in zip(rows, self._number.tolist(), self.table.read(rows), strict=True):
             yield partial(self.read, values, number, self.table.where(row))
 
+    def together(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of samples about one image, which is decoded once."""
+        chosen = list(self.select(indices).samples())
+        image = chosen[0].image.load() if chosen else None
+        return [sample.to_item(image) for sample in chosen]
+
     def lengths(self) -> list[int]:
-        """Characters of each sample's question and answer: what batches of like length are made by."""
+        """About how many characters each sample's question and answer have: what batches of like length are made
+        by."""
+        if self.layout == "grounding":
+            return [schema_length(row) for row in self._columns(LENGTH_COLUMNS)]
         return [sample.length() for sample in self.samples()]
+
+    def image_numbers(self) -> np.ndarray:
+        """int64 `[samples]`: equal where the image is, from 0 in order of appearance."""
+        keys: Iterable[Any] | None = None
+        if self.layout == "grounding":
+            keys = [schema_image(row) for row in self._columns(IMAGE_COLUMNS)]
+            keys = None if None in keys else keys
+        if keys is None:
+            keys = (sample.image.key for sample in self.samples())
+        numbers: dict[Any, int] = {}
+        return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), dtype=np.int64, count=len(self))
+
+    def _columns(self, names: Sequence[str]) -> Iterator[Row]:
+        """These columns alone of each sample's row: nothing else of a large set is read."""
+        return replace(self.table, rows=self.table.columns(names)).read(self._row_of.tolist())
 
     def select(self, indices: Sequence[int]) -> "GroundingDataset":
         """The samples of these indices, in this order."""
@@ -135,10 +168,8 @@ class GroundingDataset(Dataset):
             return self
         if self.layout != "grounding":
             return self.filter(lambda one: all(getattr(one, name) in asked[name] for name in asked))
-        # Rows of the schema say it in columns of their own: nothing else of a large set needs to be read.
-        columns = replace(self.table, rows=self.table.columns(tuple(asked)))
-        rows = columns.read(self._row_of.tolist())
-        return self.select([at for at, row in enumerate(rows) if all(row.get(name) in asked[name] for name in asked)])
+        rows = enumerate(self._columns(tuple(asked)))
+        return self.select([at for at, row in rows if all(row.get(name) in asked[name] for name in asked)])
 
     def thin_out(self, number: int | None, seed: int = 0) -> "GroundingDataset":
         """At most `number` samples, drawn evenly over the set by a seed, in order; all for None."""

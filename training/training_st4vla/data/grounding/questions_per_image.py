@@ -22,9 +22,7 @@ class QuestionsPerImage(Dataset):
         if number < 1:
             raise ValueError(f"number: expected at least 1 question per image, found {number}.")
         self.samples, self.number, self.seed = samples, number, seed
-        images, lengths = zip(*((one.image.key, one.length()) for one in samples.samples()), strict=True)
-        _, self._image_of = np.unique(images, return_inverse=True)
-        self._lengths = np.asarray(lengths)
+        self._image_of, self._lengths = samples.image_numbers(), np.asarray(samples.lengths())
         self._groups = self._deal(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -35,10 +33,10 @@ class QuestionsPerImage(Dataset):
         return len(self._groups)
 
     def __getitem__(self, index: int) -> dict[str, list[dict[str, Any]]]:
-        return {"questions": [self.samples[number] for number in self._groups[int(index)]]}
+        return {"questions": self.samples.together(self._groups[int(index)].tolist())}
 
     def lengths(self) -> list[int]:
-        """Characters of all questions and answers of each group."""
+        """About how many characters the questions and answers of each group have."""
         return [int(self._lengths[group].sum()) for group in self._groups]
 
     def _deal(self, epoch: int) -> list[np.ndarray]:

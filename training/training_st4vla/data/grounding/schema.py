@@ -161,23 +161,29 @@ class GroundingSample:
                 )
             )
 
-    def to_item(self) -> dict[str, Any]:
+    def to_item(self, image: Image.Image | None = None) -> dict[str, Any]:
         """What `GroundingCollator` takes: the question of `to_question`, and `answer` in pixels of the image.
+
+        Args:
+            image: The sample's image, where it is decoded already; None: it is decoded.
 
         Raises:
             DataError: As for `check`, or when the image is missing, damaged, or has another size than declared.
         """
         self.check()
-        return {**self.to_question(), "answer": self.learnt_answer()}
+        return {**self.to_question(image), "answer": self.learnt_answer()}
 
-    def to_question(self) -> dict[str, Any]:
+    def to_question(self, image: Image.Image | None = None) -> dict[str, Any]:
         """What `predict_grounding` takes: `image` (PIL, RGB), `instruction`, `kind` (of the processor's question:
         `auto` for a verbatim one, `spatial` for a spatial prompt), `answer_kind`, `source`.
+
+        Args:
+            image: The sample's image, where it is decoded already; None: it is decoded.
 
         Raises:
             DataError: The image is missing, damaged, or has another size than declared.
         """
-        image = self.image.load()
+        image = self.image.load() if image is None else image
         if image.size != self.image_size:
             raise DataError(
                 explain(

@@ -1,20 +1,25 @@
-"""Windows in one call compute what transformers computes in a loop over them."""
+"""The faster vision tower computes what transformers' own computes."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, Qwen2_5_VLVisionAttention
 
-from modeling_st4vla.vision_attention_st4vla import BatchedQwen25VisionAttention, batch_windows
+from modeling_st4vla.vision_tower_st4vla import (
+    BatchedQwen25VisionAttention,
+    ProductQwen25PatchEmbed,
+    speed_up_vision,
+)
 
 
-def _own_attention(tower: Any) -> int:
-    """Puts transformers' attention back; returns how many blocks had ours."""
-    ours = [module for module in tower.modules() if type(module) is BatchedQwen25VisionAttention]
+def _own_parts(tower: Any) -> int:
+    """Puts transformers' parts back; returns how many were ours."""
+    own = {BatchedQwen25VisionAttention: Qwen2_5_VLVisionAttention, ProductQwen25PatchEmbed: Qwen2_5_VisionPatchEmbed}
+    ours = [module for module in tower.modules() if type(module) in own]
     for module in ours:
-        module.__class__ = Qwen2_5_VLVisionAttention
+        module.__class__ = own[type(module)]
     return len(ours)
 
 
@@ -31,19 +36,19 @@ def test_windows_of_any_lengths_agree_with_the_loop(model: Any, grid: list, impl
         states = tower(pixels, grid_thw=shape).last_hidden_state
         states.square().sum().backward()
         runs.append((states.detach(), pixels.grad))
-        replaced = _own_attention(tower)
+        replaced = _own_parts(tower)
     assert replaced == 0  # the second run was transformers' own
     for ours, theirs in zip(*runs, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
 
 
-def test_every_block_of_a_model_has_it_and_a_saved_one_too(model: Any, tmp_path: Any) -> None:
+def test_every_block_of_a_model_has_them_and_a_saved_one_too(model: Any, tmp_path: Any) -> None:
     from modeling_st4vla import ST4VLAForActionPrediction
 
     model.save_pretrained(tmp_path)
     loaded = ST4VLAForActionPrediction.from_pretrained(tmp_path)
     depth = model.config.vlm_config.vision_config.depth
-    assert _own_attention(loaded.vlm) == depth == 2
+    assert _own_parts(loaded.vlm) == depth + 1 == 3
 
 
 def test_qwen3_vl_images_agree_with_the_loop() -> None:
@@ -56,8 +61,9 @@ def test_qwen3_vl_images_agree_with_the_loop() -> None:
     grid = torch.tensor([[1, 4, 6], [1, 4, 4], [1, 4, 6]])
     pixels = torch.randn(int(grid.prod(dim=1).sum()), 3 * 2 * tower.config.patch_size**2)
     expected = tower(pixels, grid_thw=grid).last_hidden_state
-    batch_windows(tower)
+    speed_up_vision(tower)
     assert {type(block.attn).__name__ for block in tower.blocks} == {"BatchedQwen3VisionAttention"}
+    assert type(tower.patch_embed).__name__ == "ProductQwen3PatchEmbed"
     assert torch.allclose(tower(pixels, grid_thw=grid).last_hidden_state, expected, atol=1e-5)
 
 
