@@ -56,6 +56,40 @@ def test_lengths_add_up(dataset: Any) -> None:
     assert len(groups.lengths()) == len(groups)
 
 
+def test_an_image_is_decoded_once_for_all_its_questions(dataset: Any, monkeypatch: Any) -> None:
+    from training_st4vla.data.grounding import QuestionsPerImage, images
+
+    decoded: list[str] = []
+    read = images._read
+    monkeypatch.setattr(
+        images, "_read", lambda source, name, **extra: decoded.append(name) or read(source, name, **extra)
+    )
+    groups = QuestionsPerImage(dataset, 5)
+    largest = max((groups[index]["questions"] for index in range(len(groups))), key=len)
+    assert len(largest) == 5
+    assert len(decoded) == len(groups) == 2
+
+
+def test_columns_say_which_image_and_about_how_long(tmp_path: Path) -> None:
+    """As decoded samples say it, without reading them."""
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    answers = [
+        {"kind": "box", "boxes": [[1, 2, 3, 4], [10, 20, 30, 40]], "labels": ["a", "a much longer name"]},
+        {"kind": "point", "points": [[1, 2]], "boxes": [[0, 0, 4, 4]], "labels": ["the point", "its region"]},
+        {"kind": "trace", "traces": [[[1, 2], [3, 4], [50, 40], [22, 33]]], "boxes": [], "labels": ["gripper"]},
+        {"kind": "text", "text": "a rather long answer in words", "boxes": []},
+        {"kind": "box", "boxes": [[1, 2, 3, 4]], "labels": None},
+    ]
+    rows = [{**schema_row(f"{n % 2}.png", instruction="where"), **answer} for n, answer in enumerate(answers)]
+    for name in ("0.png", "1.png"):
+        save(tmp_path / name, picture(40))
+    table = open_grounding_dataset(write_lines(tmp_path / "rows.jsonl", rows))
+    assert table.image_numbers().tolist() == [0, 1, 0, 1, 0]
+    exact = [sample.length() for sample in table.samples()]
+    assert all(abs(about - length) <= length / 3 for about, length in zip(table.lengths(), exact, strict=True))
+
+
 def test_less_than_one_question_is_refused(dataset: Any) -> None:
     from training_st4vla.data.grounding import QuestionsPerImage
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from training_st4vla.muon import MuonAdamW, orthogonalize
+from training_st4vla.muon import Muon, MuonAdamW, orthogonalize
 
 
 def network() -> nn.Module:
@@ -51,6 +51,25 @@ def test_orthogonalizing_brings_all_singular_values_near_one(shape: tuple[int, i
     assert 0.3 < values.min() <= values.max() < 1.3
     flat = orthogonalize(torch.zeros(1, *shape), (3.4445, -4.7750, 2.0315), 5, 1e-7)
     assert not flat.any()
+
+
+@pytest.mark.parametrize("together", [1 << 26, 10, 1])
+def test_matrices_of_one_shape_step_together_as_alone(monkeypatch: Any, together: int) -> None:
+    monkeypatch.setattr("training_st4vla.muon.multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr("training_st4vla.muon._ELEMENTS_TOGETHER", together)
+    shapes = [(3, 5), (4, 4), (3, 5), (5, 3), (3, 5), (4, 4)]
+    draw = torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+    alone = [nn.Parameter(weight.detach().clone()) for weight in ours]
+    optimizers = [Muon(ours, 0.01, 0.1), *(Muon([weight], 0.01, 0.1) for weight in alone)]
+    for _ in range(3):
+        for weight, other in zip(ours, alone, strict=True):
+            weight.grad = torch.randn(weight.shape, generator=draw)
+            other.grad = weight.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for weight, other in zip(ours, alone, strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-6)
 
 
 def test_a_schedule_reaches_both_and_a_checkpoint_goes_on_exactly() -> None:

@@ -1,4 +1,6 @@
 """Muon for the matrices of a network and AdamW for the rest, as one optimizer for trainers and schedules."""
+# torch's own optimizers are made of these operations on lists, which it does not export.
+# pyright: reportPrivateImportUsage=false
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -170,7 +170,7 @@ def _row_image(row: Row, options: ReadOptions, where: str) -> ImageReference:
 
 
 LENGTH_COLUMNS = ("kind", "instruction", "text", "answer", "points", "boxes", "traces", "labels")
-_ITEM_CHARACTERS, _NUMBER_CHARACTERS = 30, 5
+_ITEM_CHARACTERS, _LABEL_CHARACTERS, _NUMBER_CHARACTERS = 17, 13, 5
 
 
 def schema_length(row: Row) -> int:
@@ -181,10 +181,9 @@ def schema_length(row: Row) -> int:
         return words + len(str(row.get("text") or row.get("answer") or ""))
     items = {"point": "points", "box": "boxes", "trace": "traces"}.get(str(row.get("kind")), "")
     values = row.get(items) or []
-    numbers = (
-        sum(2 * len(trace) for trace in values) if items == "traces" else len(values) * (4 - 2 * (items == "points"))
-    )
-    labels = sum(len(label or "") for label in (row.get("labels") or [])[: len(values)])
+    # numbers of a point, a box, or each point of a trace
+    numbers = sum(2 * len(value) if items == "traces" else len(value) for value in values)
+    labels = sum(_LABEL_CHARACTERS + len(label) for label in (row.get("labels") or [])[: len(values)] if label)
     return words + labels + _ITEM_CHARACTERS * len(values) + _NUMBER_CHARACTERS * numbers
 
 
