@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from training_st4vla.errors import UserError
+from training_st4vla.precision import multiplies_bfloat16
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,7 +42,9 @@ def load_model(
     An ST4VLA model in evaluation mode, and its processor.
 
     Args:
-        path (`str`): folder or Hub id. dtype (`str`): a key of `DTYPES`. device (`str`): `auto`, `cpu`, `cuda`, ...
+        path (`str`): folder or Hub id. device (`str`): `auto`, `cpu`, `cuda`, ...
+        dtype (`str`): a key of `DTYPES`. `auto` is as saved, and float32 for bfloat16 weights on a device that does
+            not multiply bfloat16 (see `multiplies_bfloat16`).
         attn_implementation (`str`): as in transformers.
 
     Raises:
@@ -64,7 +67,14 @@ def load_model(
         ) from error
     except OSError as error:
         raise UserError(f"{path}: could not be opened as a model: {error}") from error
-    return model.to(pick_device(device)).eval(), processor
+    return _placed(model, dtype, device), processor
+
+
+def _placed(model: Any, dtype: str, device: str) -> Any:
+    chosen = pick_device(device)
+    if dtype == "auto" and model.dtype == torch.bfloat16 and not multiplies_bfloat16(chosen):
+        model = model.float()  # seven times as fast as emulating bfloat16, and exact (`tiny`, two AVX2 cores)
+    return model.to(chosen).eval()
 
 
 def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
@@ -104,7 +114,7 @@ def load_grounder(path: str, dtype: str = "auto", device: str = "auto") -> tuple
     )
     processor.image_size = None
     model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
-    return model.to(pick_device(device)).eval(), processor
+    return _placed(model, dtype, device), processor
 
 
 def _has_config(path: str) -> bool:

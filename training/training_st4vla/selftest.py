@@ -110,6 +110,12 @@ def draw_example(model: Any, processor: ST4VLAProcessor, image: Image.Image) -> 
     return picture
 
 
+def stored_dtype(folder: Path) -> str:
+    """The dtype in which a folder's numbers were computed, so that they can be computed alike; `auto` without any."""
+    golden = folder / FOLDER / "golden.json"
+    return json.loads(golden.read_text())["dtype"] if golden.is_file() else "auto"
+
+
 def run_selftest(model: Any, processor: ST4VLAProcessor, folder: Path) -> SelftestResult:
     """
     Computes again what `write_selftest` stored.
@@ -186,4 +192,4 @@ def _dtype_name(model: Any) -> str:
     return str(model.dtype).split(".")[-1]
 
 
-__all__ = ["SelftestResult", "draw_scene", "run_selftest", "write_selftest"]
+__all__ = ["SelftestResult", "draw_scene", "run_selftest", "stored_dtype", "write_selftest"]

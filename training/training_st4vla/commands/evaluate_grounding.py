@@ -52,7 +52,7 @@ class EvaluateGroundingArguments:
     )
     worst: int = flag("worst answers per kind in the report", 12)
     seed: int = flag("seed of --max-samples and --shuffle-instructions", 0)
-    dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
+    dtype: str = flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
     device: str = flag("auto, cpu, cuda or mps", "auto")
     predictions: str | None = flag("write every question, answer and score to this JSON-lines file", None)
     json: str | None = flag("write the figures to this file", None)

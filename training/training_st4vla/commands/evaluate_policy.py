@@ -52,7 +52,7 @@ class EvaluatePolicyArguments:
     ground_every: int = flag("control steps between two groundings drawn into a film; 0 draws none", 20)
     films_dir: str | None = flag("write the films to this folder as MP4; the report holds them in any case", None)
     compare: str | None = flag("a --json file of another policy on the same episodes", None)
-    dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
+    dtype: str = flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
     device: str = flag("auto, cpu, cuda or mps", "auto")
     json: str | None = flag("write results per episode to this file", None)
     report: str | None = flag("write an HTML report with the films to this new file", None)

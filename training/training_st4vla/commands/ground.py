@@ -25,7 +25,7 @@ class GroundArguments:
     )
     max_new_tokens: int = flag("longest answer, in tokens", 128)
     output: str | None = flag("picture with the answer drawn; default: IMAGE with the suffix .st4vla.png", None)
-    dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
+    dtype: str = flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
     device: str = flag("auto, cpu, cuda or mps", "auto")
 
 

@@ -15,7 +15,7 @@ class SelftestArguments:
 
     model: str = positional("model folder")
     write: bool = flag("store what this copy computes now, instead of checking it", False)
-    dtype: str = flag("auto (as saved), float32, bfloat16 or float16", "auto")
+    dtype: str = flag("auto (as stored; with --write, as saved), float32, bfloat16 or float16", "auto")
     device: str = flag("auto, cpu, cuda or mps", "auto")
     json: str | None = flag("also write the result to this file", None)
 
@@ -23,12 +23,13 @@ class SelftestArguments:
 def run(args: SelftestArguments) -> int:
     """Writes or checks; exit code 1 when a check fails."""
     from training_st4vla.loading import load_model
-    from training_st4vla.selftest import run_selftest, write_selftest
+    from training_st4vla.selftest import run_selftest, stored_dtype, write_selftest
 
     folder = Path(args.model)
     if not folder.is_dir():
         raise UserError(f"expected a model folder, found nothing at {folder}.")
-    model, processor = load_model(args.model, args.dtype, args.device)
+    dtype = stored_dtype(folder) if args.dtype == "auto" and not args.write else args.dtype
+    model, processor = load_model(args.model, dtype, args.device)
     if args.write:
         write_selftest(model, processor, folder)
         say(f"{folder}/selftest: stored ({str(model.dtype).split('.')[-1]}, {model.device.type}).")

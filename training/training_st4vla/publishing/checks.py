@@ -113,10 +113,10 @@ def _check_model_files(findings: Findings, contents: Contents) -> None:
 
 def _check_model(findings: Findings, folder: Path) -> None:
     from training_st4vla.loading import load_model
-    from training_st4vla.selftest import run_selftest
+    from training_st4vla.selftest import run_selftest, stored_dtype
 
     try:
-        result = run_selftest(*load_model(str(folder)), folder)
+        result = run_selftest(*load_model(str(folder), stored_dtype(folder)), folder)
     except (UserError, ValueError, OSError) as error:
         findings.error("load", str(error))
         return
