@@ -17,7 +17,7 @@ from .configuration_st4vla import ST4VLAConfig
 from .noise_schedule_st4vla import add_noise, build_scheduler, is_flow_matching, sample_timesteps, training_target
 from .query_transformer_st4vla import QueryTransformer
 from .turns_st4vla import separate_turns
-from .vision_attention_st4vla import batch_windows
+from .vision_tower_st4vla import speed_up_vision
 
 # Forward arguments the planner knows nothing about; `generate` drops them.
 _ACTION_ONLY_INPUTS = (
@@ -158,7 +158,7 @@ class ST4VLAForActionPrediction(CodeExportMixin, ST4VLAPreTrainedModel, Generati
     def __init__(self, config: ST4VLAConfig) -> None:
         super().__init__(config)
         self.vlm = AutoModelForImageTextToText.from_config(config.vlm_config)
-        batch_windows(self.vlm)
+        speed_up_vision(self.vlm)
         self.vision_encoder = AutoModel.from_config(config.vision_encoder_config)
         self.vision_projector = nn.Linear(config.vision_encoder_config.hidden_size, config.text_config.hidden_size)
         self.query_transformer = QueryTransformer(config)

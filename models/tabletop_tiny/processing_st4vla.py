@@ -256,13 +256,14 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         # `ids` is the whole first prompt. What follows its last image is the first question; each turn replaces it.
         image_token = self.tokenizer.convert_tokens_to_ids(self.image_token)
         shared = ids[: int((ids == image_token).nonzero()[-1]) + 1]
+        asked = [self._turn(views, prompt).rsplit(self.image_token, 1)[1] for prompt in prompts]
+        said = [answer.to_text(dialect=self.grounding_dialect, model_size=size) for answer in answers]
+        # One call of the tokenizer: most of a call's time does not depend on how many texts it is given.
+        tokens = self.tokenizer([*asked, *(words + self.tokenizer.eos_token for words in said)]).input_ids
         parts, labels = [shared], [torch.full_like(shared, -100)]
-        for prompt, answer in zip(prompts, answers, strict=True):
-            asked = self._turn(views, prompt).rsplit(self.image_token, 1)[1]
-            said = answer.to_text(dialect=self.grounding_dialect, model_size=size) + self.tokenizer.eos_token
-            question, reply = (torch.tensor(self.tokenizer(words).input_ids) for words in (asked, said))
-            parts.append(torch.cat([question, reply]))
-            labels.append(torch.cat([torch.full_like(question, -100), reply]))
+        for question, reply in zip(tokens[: len(asked)], tokens[len(asked) :], strict=True):
+            parts.append(torch.tensor(question + reply))
+            labels.append(torch.tensor([-100] * len(question) + reply))
         row = {"input_ids": torch.cat(parts), "labels": torch.cat(labels)}
         row["turn_ids"] = torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)])
         return {**row, "attention_mask": torch.ones_like(row["input_ids"])}

@@ -46,20 +46,18 @@ def separate_turns(
         )
     length = input_ids.shape[1]
     place = torch.arange(length, device=input_ids.device)
-    # After the images positions grow by one per token. Each turn starts where the first one does.
     begins = torch.ones_like(turn_ids, dtype=torch.bool)
     begins[:, 1:] = turn_ids[:, 1:] != turn_ids[:, :-1]
     start = torch.where(begins, place, 0).cummax(dim=1).values
     real = attention_mask.bool()
     shared = (turn_ids == 0) & real
-    first = shared.sum(dim=1, keepdim=True)
-    positions, _ = planner.get_rope_index(
-        input_ids,
-        mm_token_type_ids=mm_token_type_ids,
-        image_grid_thw=image_grid_thw,
-        attention_mask=attention_mask,
-    )
-    positions = positions - torch.where(shared | ~real, 0, start - first)
+    head = _positions_of_images(planner, input_ids, mm_token_type_ids, image_grid_thw, shared.sum(dim=1))
+    # After the images positions grow by one per token. Each turn starts where the first one does.
+    first = shared.sum(dim=1).expand(3, -1)[..., None]
+    positions = head.gather(2, first) + place - start
+    known = head.shape[2]
+    positions[..., :known] = torch.where(shared[:, :known], head, positions[..., :known])
+    positions = positions.masked_fill(~real, 0)
 
     sees = shared[:, None, :] | (turn_ids[:, :, None] == turn_ids[:, None, :])
     sees = sees & real[:, None, :] & (place[:, None] >= place)
@@ -67,6 +65,31 @@ def separate_turns(
     sees = sees | torch.eye(length, dtype=torch.bool, device=sees.device)
     mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
     return {"position_ids": positions, "attention_mask": mask[:, None]}
+
+
+def _positions_of_images(
+    planner: Any,
+    input_ids: torch.Tensor,
+    mm_token_type_ids: torch.Tensor,
+    image_grid_thw: torch.Tensor,
+    lengths: torch.Tensor,
+) -> torch.Tensor:
+    """
+    Positions of what the turns of each sample share, `lengths` tokens, and of the token after it: `(3, batch, most)`.
+
+    On the CPU, and for one sample where all are alike: the planner walks through the samples in Python, and would wait
+    for the device several times in each.
+    """
+    device, batch = input_ids.device, len(input_ids)
+    lengths, grids = lengths.cpu(), image_grid_thw.cpu()
+    known = torch.arange(int(lengths.max()) + 1) <= lengths[:, None]
+    ids, types = (tensor[:, : known.shape[1]].cpu() for tensor in (input_ids, mm_token_type_ids))
+    if all(bool((tensor == tensor[:1]).all()) for tensor in (lengths, types, grids)):
+        ids, types, known, grids = ids[:1], types[:1], known[:1], grids[: len(grids) // batch]
+    positions, _ = planner.get_rope_index(
+        ids, mm_token_type_ids=types, image_grid_thw=grids, attention_mask=known.to(input_ids.dtype)
+    )
+    return positions.expand(-1, batch, -1).to(device)
 
 
 __all__ = ["separate_turns"]
