@@ -44,11 +44,11 @@ class QuestionsPerImage(Dataset):
         order = order[np.argsort(self._image_of[order], kind="stable")]
         starts = np.flatnonzero(np.diff(self._image_of[order], prepend=-1))
         ends = np.append(starts[1:], len(order))
-        return [
-            order[first : min(first + self.number, end)]
-            for start, end in zip(starts, ends, strict=True)
-            for first in range(start, end, self.number)
-        ]
+        groups = []
+        for start, end in zip(starts, ends, strict=True):
+            parts = -(-(end - start) // self.number)
+            groups += np.array_split(order[start:end], parts)  # of like size: no sequence for a single one left over
+        return groups
 
 
 __all__ = ["QuestionsPerImage"]
