@@ -3,8 +3,8 @@
 import base64
 import hashlib
 import re
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,33 +47,26 @@ def test_what_is_no_film_is_refused() -> None:
         Report("Film").film(b"no video at all", plot, 10.0)
 
 
-def test_the_cursor_follows_the_film(report: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        session = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = session.new_page()
-        errors: list[str] = []
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.goto(report.as_uri())
-        page.wait_for_function("document.querySelector('video').readyState >= 1")
-        left, right, start, end = (
-            float(number)
-            for number in page.get_attribute("figure.film", "data-extent").split()  # type: ignore[union-attr]
-        )
-        box = page.locator(".plot").bounding_box()
-        assert box is not None
-        half = box["x"] + box["width"] * (left + right) / 2
-        page.mouse.click(half, box["y"] + 40)
-        page.wait_for_function("document.querySelector('video').currentTime > 0.5")
-        seconds = page.evaluate("document.querySelector('video').currentTime")
-        assert seconds == pytest.approx((start + end) / 2, abs=0.06)
-        page.wait_for_function("document.querySelector('.cursor').style.left !== ''")
-        cursor = page.locator(".cursor").bounding_box()
-        assert cursor is not None
-        assert cursor["x"] == pytest.approx(half, abs=0.04 * box["width"])
-        assert errors == []
-        session.close()
+def test_the_cursor_follows_the_film(report: Path, browser: Any) -> None:
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(report.as_uri())
+    page.wait_for_function("document.querySelector('video').readyState >= 1")
+    left, right, start, end = (
+        float(number)
+        for number in page.get_attribute("figure.film", "data-extent").split()  # type: ignore[union-attr]
+    )
+    box = page.locator(".plot").bounding_box()
+    assert box is not None
+    half = box["x"] + box["width"] * (left + right) / 2
+    page.mouse.click(half, box["y"] + 40)
+    page.wait_for_function("document.querySelector('video').currentTime > 0.5")
+    seconds = page.evaluate("document.querySelector('video').currentTime")
+    assert seconds == pytest.approx((start + end) / 2, abs=0.06)
+    page.wait_for_function("document.querySelector('.cursor').style.left !== ''")
+    cursor = page.locator(".cursor").bounding_box()
+    assert cursor is not None
+    assert cursor["x"] == pytest.approx(half, abs=0.04 * box["width"])
+    assert errors == []
+    page.close()

@@ -240,8 +240,12 @@ def test_a_link_shows_the_same_result(browser: Any, fixed_page: str, marked: Pat
     page.wait_for_selector("#ask")
     ask(page, marked, "where?")
     page.get_by_role("button", name="Link to this result").click()
-    page.wait_for_function("() => navigator.clipboard.readText().then((text) => text.includes('deep_link'))")
-    link = page.evaluate("navigator.clipboard.readText()")
+    link = ""
+    for _ in range(100):
+        page.wait_for_timeout(100)
+        link = page.evaluate("navigator.clipboard.readText()")
+        if "deep_link" in link:
+            break
     other = context.new_page()
     other.goto(link)
     other.wait_for_selector("#answer .ov-svg")
