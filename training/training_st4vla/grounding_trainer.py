@@ -22,8 +22,9 @@ from training_st4vla.held_out import held_out_questions
 from training_st4vla.muon import MuonAdamW
 from training_st4vla.resuming import StrictResume
 
-# Without cuDNN's, which is planned anew for every length that a batch can have: 14 ms a layer, forward and backward,
-# more than all else in the layer (`tiny`, 64 images, H200, torch 2.11, 2026-11-27).
+# Without cuDNN's, which is planned anew for every length that a batch can have: 14 ms of a core per call, forward and
+# backward, where the GPU's work for a whole step takes 25 (`tiny`, 64 images, H200, torch 2.11, profiled beside other
+# trainings, 2026-11-27).
 ATTENTION_OF_ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
