@@ -141,12 +141,17 @@ def vision_places(
         sizes: Frames, rows and columns of patches of each image. merge (`int`), window (`int`), patch (`int`): of the
             tower. device: Of the patches. flash (`bool`): Whether attention itself reads `cu_seqlens`, on the device.
     """
-    grid = torch.tensor(sizes)
-    windows, window_ends = get_vision_window_index(grid, merge, window, patch)
-    ends = {"cu_seqlens": get_vision_cu_seqlens(grid), "cu_window_seqlens": window_ends}
-    moved = {"position_ids": get_vision_position_ids(grid, merge), "window_index": windows}
-    moved, ends = (moved | ends, {}) if flash else (moved, ends)
-    return {**{name: value.to(device) for name, value in moved.items()}, **ends}
+    # Not as inference tensors, whoever asks first: a later backward pass could not save them.
+    with torch.inference_mode(False):
+        grid = torch.tensor(sizes)
+        windows, window_ends = get_vision_window_index(grid, merge, window, patch)
+        ends_on = device if flash else grid.device
+        return {
+            "position_ids": get_vision_position_ids(grid, merge).to(device),
+            "window_index": windows.to(device),
+            "cu_seqlens": get_vision_cu_seqlens(grid).to(ends_on),
+            "cu_window_seqlens": window_ends.to(ends_on),
+        }
 
 
 FASTER = {
@@ -160,7 +165,7 @@ FASTER = {
 
 def speed_up_vision(vlm: nn.Module) -> None:
     """Puts the faster parts in place of transformers' own, in the whole vision tower of a planner."""
-    for module in list(vlm.modules()):
+    for module in vlm.modules():
         faster = FASTER.get(type(module))  # pyright: ignore[reportArgumentType]
         if faster is not None:
             module.__class__ = faster  # same weights and fields; only `forward` differs

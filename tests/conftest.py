@@ -13,9 +13,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["ST4VLA_CACHE"] = tempfile.mkdtemp(prefix="st4vla-tests-")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from training_st4vla.workers import usable_cores
+
 # Test processes side by side (`pytest -n 2`) share the cores; commands that tests start inherit it.
 if (processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
 
 import numpy as np
 import pytest

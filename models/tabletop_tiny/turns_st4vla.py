@@ -51,10 +51,10 @@ def separate_turns(
     start = torch.where(begins, place, 0).cummax(dim=1).values
     real = attention_mask.bool()
     shared = (turn_ids == 0) & real
-    head = _positions_of_images(planner, input_ids, mm_token_type_ids, image_grid_thw, shared.sum(dim=1))
+    lengths = shared.sum(dim=1)
+    head = _positions_of_images(planner, input_ids, mm_token_type_ids, image_grid_thw, lengths)
     # After the images positions grow by one per token. Each turn starts where the first one does.
-    first = shared.sum(dim=1).expand(3, -1)[..., None]
-    positions = head.gather(2, first) + place - start
+    positions = head.gather(2, lengths.expand(3, -1)[..., None]) + place - start
     known = head.shape[2]
     positions[..., :known] = torch.where(shared[:, :known], head, positions[..., :known])
     positions = positions.masked_fill(~real, 0)

@@ -46,6 +46,16 @@ def test_every_block_of_a_model_has_them_and_a_saved_one_too(model: Any, tmp_pat
     assert _own_parts(loaded.vlm) == depth + 2 == 4
 
 
+def test_places_first_made_out_for_an_answer_serve_training_too(model: Any) -> None:
+    tower = model.vlm.model.visual
+    grid = torch.tensor([[1, 12, 20]])  # a size that no other test uses
+    patches = torch.randn(240, 1176, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        tower(patches, grid_thw=grid)
+    tower(patches, grid_thw=grid).pooler_output.sum().backward()
+    assert tower.patch_embed.proj.weight.grad.any()
+
+
 def test_qwen3_vl_images_agree_with_the_loop() -> None:
     from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel

@@ -246,6 +246,7 @@ def test_a_link_shows_the_same_result(browser: Any, fixed_page: str, marked: Pat
         link = page.evaluate("navigator.clipboard.readText()")
         if "deep_link" in link:
             break
+    assert "deep_link" in link
     other = context.new_page()
     other.goto(link)
     other.wait_for_selector("#answer .ov-svg")
