@@ -218,15 +218,8 @@ def test_adapters_merge_into_a_plain_model(
 
 
 def test_plain_attention_is_chosen_for_bfloat16_on_a_cpu_only() -> None:
-    from types import SimpleNamespace
-
-    import torch
-
     from training_st4vla.loading import training_attention
 
-    def chosen(choice: str, device: str, bf16: bool) -> str:
-        return training_attention(choice, SimpleNamespace(device=torch.device(device), bf16=bf16))
-
-    assert chosen("auto", "cpu", True) == "eager"
-    assert chosen("auto", "cpu", False) == chosen("auto", "cuda", True) == "sdpa"
-    assert chosen("sdpa", "cpu", True) == "sdpa"
+    assert training_attention("auto", "cpu", True) == "eager"
+    assert training_attention("auto", "cpu", False) == training_attention("auto", "cuda", True) == "sdpa"
+    assert training_attention("sdpa", "cpu", True) == "sdpa"

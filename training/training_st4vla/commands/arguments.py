@@ -27,6 +27,11 @@ def flag(help: str, default: Any = dataclasses.MISSING, **options: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **options})
 
 
+def dtype_flag() -> Any:
+    """`--dtype` of the commands that run a saved model; values are those of `load_model`."""
+    return flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
+
+
 class CommandParser(HfArgumentParser):
     """transformers' dataclass parser, with positional fields."""
 
@@ -81,4 +86,4 @@ def exit_with(command: Command) -> None:
     sys.exit(run_command(command))
 
 
-__all__ = ["CommandParser", "exit_with", "flag", "parse_arguments", "positional"]
+__all__ = ["CommandParser", "dtype_flag", "exit_with", "flag", "parse_arguments", "positional"]

@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.arguments import dtype_flag, exit_with, flag
 from training_st4vla.commands.console import say
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import require_extra
@@ -23,7 +23,7 @@ class DemoArguments:
     port: int | None = flag("port; the first free one from 7860 by default", None)
     host: str = flag("address to listen on; others than this machine can reach 0.0.0.0", "127.0.0.1")
     open_browser: bool = flag("open the page in a browser", False)
-    dtype: str = flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
+    dtype: str = dtype_flag()
     device: str = flag("auto, cpu, cuda or mps", "auto")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.arguments import dtype_flag, exit_with, flag
 from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.data_arguments import DataArguments, show_dataset
 from training_st4vla.commands.main import Command
@@ -27,7 +27,7 @@ class EvaluateActionsArguments(DataArguments):
     shown_episodes: int = flag("worst episodes shown in the report, with film and plot", 3)
     band_samples: int = flag("samples of each shown chunk, for the 5 to 95 % band; 0 for none", 8)
     grounding: bool = flag("ask where the model looks, and draw it into the films; --no-grounding is faster", True)
-    dtype: str = flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
+    dtype: str = dtype_flag()
     device: str = flag("auto, cpu, cuda or mps", "auto")
     json: str | None = flag("write the figures to this file", None)
     report: str | None = flag("write an HTML report with plots to this new file", None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_st4vla.commands.arguments import exit_with, flag
+from training_st4vla.commands.arguments import dtype_flag, exit_with, flag
 from training_st4vla.commands.console import emit, say, write_atomic, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError, require_extra
@@ -52,7 +52,7 @@ class EvaluateGroundingArguments:
     )
     worst: int = flag("worst answers per kind in the report", 12)
     seed: int = flag("seed of --max-samples and --shuffle-instructions", 0)
-    dtype: str = flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
+    dtype: str = dtype_flag()
     device: str = flag("auto, cpu, cuda or mps", "auto")
     predictions: str | None = flag("write every question, answer and score to this JSON-lines file", None)
     json: str | None = flag("write the figures to this file", None)

@@ -28,11 +28,11 @@ def measure_speed(model_path: Path, demos: Path, device: str, batch_size: int) -
     from training_st4vla.data.collators import CoTrainingCollator, GroundingCollator
     from training_st4vla.data.contracts import build_contract, shipped_declaration
     from training_st4vla.data.grounding import QuestionsPerImage, open_grounding_dataset
-    from training_st4vla.loading import load_model
+    from training_st4vla.loading import load_model, training_attention
     from training_st4vla.precision import multiplies_bfloat16
 
     half = multiplies_bfloat16(device)  # as the runs will be
-    attention = "eager" if half and device == "cpu" else "sdpa"  # as `training_attention` picks
+    attention = training_attention("auto", device, half)
     model, processor = load_model(str(model_path), "float32", device, attention)
     model.train()
     actions = LeRobotActionDataset(

@@ -147,7 +147,7 @@ def _build(args: TrainActionsArguments, training: Any) -> tuple[Any, Any, str]:
     from training_st4vla.gauges import PARTS
     from training_st4vla.loading import load_model, training_attention
 
-    attention = training_attention(args.attn_implementation, training)
+    attention = training_attention(args.attn_implementation, training.device.type, training.bf16)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     if args.spatial_prompt is not None:
         processor.spatial_prompt = args.spatial_prompt
