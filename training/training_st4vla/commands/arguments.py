@@ -32,6 +32,11 @@ def dtype_flag() -> Any:
     return flag("auto (as saved; float32 where bfloat16 is emulated), float32, bfloat16 or float16", "auto")
 
 
+def device_flag() -> Any:
+    """`--device`; values are those of `pick_device`."""
+    return flag("auto, cpu, cuda or mps", "auto")
+
+
 class CommandParser(HfArgumentParser):
     """transformers' dataclass parser, with positional fields."""
 
@@ -86,4 +91,4 @@ def exit_with(command: Command) -> None:
     sys.exit(run_command(command))
 
 
-__all__ = ["CommandParser", "dtype_flag", "exit_with", "flag", "parse_arguments", "positional"]
+__all__ = ["CommandParser", "device_flag", "dtype_flag", "exit_with", "flag", "parse_arguments", "positional"]

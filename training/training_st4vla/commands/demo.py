@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from training_st4vla.commands.arguments import dtype_flag, exit_with, flag
+from training_st4vla.commands.arguments import device_flag, dtype_flag, exit_with, flag
 from training_st4vla.commands.console import say
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import require_extra
@@ -24,7 +24,7 @@ class DemoArguments:
     host: str = flag("address to listen on; others than this machine can reach 0.0.0.0", "127.0.0.1")
     open_browser: bool = flag("open the page in a browser", False)
     dtype: str = dtype_flag()
-    device: str = flag("auto, cpu, cuda or mps", "auto")
+    device: str = device_flag()
 
 
 def run(args: DemoArguments) -> int:

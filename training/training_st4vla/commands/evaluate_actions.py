@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from training_st4vla.commands.arguments import dtype_flag, exit_with, flag
+from training_st4vla.commands.arguments import device_flag, dtype_flag, exit_with, flag
 from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.data_arguments import DataArguments, show_dataset
 from training_st4vla.commands.main import Command
@@ -28,7 +28,7 @@ class EvaluateActionsArguments(DataArguments):
     band_samples: int = flag("samples of each shown chunk, for the 5 to 95 % band; 0 for none", 8)
     grounding: bool = flag("ask where the model looks, and draw it into the films; --no-grounding is faster", True)
     dtype: str = dtype_flag()
-    device: str = flag("auto, cpu, cuda or mps", "auto")
+    device: str = device_flag()
     json: str | None = flag("write the figures to this file", None)
     report: str | None = flag("write an HTML report with plots to this new file", None)
 

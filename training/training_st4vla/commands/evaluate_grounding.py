@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_st4vla.commands.arguments import dtype_flag, exit_with, flag
+from training_st4vla.commands.arguments import device_flag, dtype_flag, exit_with, flag
 from training_st4vla.commands.console import emit, say, write_atomic, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError, require_extra
@@ -53,7 +53,7 @@ class EvaluateGroundingArguments:
     worst: int = flag("worst answers per kind in the report", 12)
     seed: int = flag("seed of --max-samples and --shuffle-instructions", 0)
     dtype: str = dtype_flag()
-    device: str = flag("auto, cpu, cuda or mps", "auto")
+    device: str = device_flag()
     predictions: str | None = flag("write every question, answer and score to this JSON-lines file", None)
     json: str | None = flag("write the figures to this file", None)
     card: bool = flag("write the figures into the model folder's card", False)

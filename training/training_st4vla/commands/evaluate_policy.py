@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_st4vla.commands.arguments import dtype_flag, exit_with, flag
+from training_st4vla.commands.arguments import device_flag, dtype_flag, exit_with, flag
 from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError, require_extra
@@ -53,7 +53,7 @@ class EvaluatePolicyArguments:
     films_dir: str | None = flag("write the films to this folder as MP4; the report holds them in any case", None)
     compare: str | None = flag("a --json file of another policy on the same episodes", None)
     dtype: str = dtype_flag()
-    device: str = flag("auto, cpu, cuda or mps", "auto")
+    device: str = device_flag()
     json: str | None = flag("write results per episode to this file", None)
     report: str | None = flag("write an HTML report with the films to this new file", None)
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from training_st4vla.commands.arguments import dtype_flag, exit_with, flag, positional
+from training_st4vla.commands.arguments import device_flag, dtype_flag, exit_with, flag, positional
 from training_st4vla.commands.console import emit, say, write_atomic
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError
@@ -26,7 +26,7 @@ class GroundArguments:
     max_new_tokens: int = flag("longest answer, in tokens", 128)
     output: str | None = flag("picture with the answer drawn; default: IMAGE with the suffix .st4vla.png", None)
     dtype: str = dtype_flag()
-    device: str = flag("auto, cpu, cuda or mps", "auto")
+    device: str = device_flag()
 
 
 def run(args: GroundArguments) -> int:

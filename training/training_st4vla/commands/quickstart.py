@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training_st4vla.commands.arguments import exit_with, flag, parse_arguments
+from training_st4vla.commands.arguments import device_flag, exit_with, flag, parse_arguments
 from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.commands.quickstart_plan import (
@@ -36,7 +36,7 @@ class QuickstartArguments:
 
     output: str = flag("folder of the run; the same command resumes it", "outputs/quickstart")
     minutes: float = flag("how long it may take; more gives a better policy", 10.0)
-    device: str = flag("auto, cpu, cuda or mps", "auto")
+    device: str = device_flag()
     seed: int = flag("seed of demonstrations, weights and training", 0)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from training_st4vla.commands.arguments import exit_with, flag, positional
+from training_st4vla.commands.arguments import device_flag, exit_with, flag, positional
 from training_st4vla.commands.console import emit, say, write_json
 from training_st4vla.commands.main import Command
 from training_st4vla.errors import UserError
@@ -16,7 +16,7 @@ class SelftestArguments:
     model: str = positional("model folder")
     write: bool = flag("store what this copy computes now, instead of checking it", False)
     dtype: str = flag("auto (as stored; with --write, as saved), float32, bfloat16 or float16", "auto")
-    device: str = flag("auto, cpu, cuda or mps", "auto")
+    device: str = device_flag()
     json: str | None = flag("also write the result to this file", None)
 
 
