@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
-from training_st4vla.commands.main import main
+from training_st4vla.commands.main import COMMANDS, main
 
 FILES = {"config.json", "model.safetensors", "processor_config.json", "README.md", "modeling_st4vla.py", "selftest"}
 
@@ -174,6 +174,14 @@ def test_the_console_script_itself(st4vla: Callable, capsys: pytest.CaptureFixtu
             main([name])
         assert stopped.value.code == 2
         assert "required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_prints_its_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: st4vla {name}" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -17,14 +17,19 @@ from training_st4vla.errors import UserError
 
 def positional(help: str) -> Any:
     """A dataclass field that is given by place instead of by name."""
-    return dataclasses.field(metadata={"help": help, "positional": True})
+    return dataclasses.field(metadata={"help": _literal(help), "positional": True})
 
 
 def flag(help: str, default: Any = dataclasses.MISSING, **options: Any) -> Any:
     """A dataclass field with its help text; required without a default."""
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"help": help, **options})
-    return dataclasses.field(default=default, metadata={"help": help, **options})
+        return dataclasses.field(default_factory=lambda: list(default), metadata={"help": _literal(help), **options})
+    return dataclasses.field(default=default, metadata={"help": _literal(help), **options})
+
+
+def _literal(help: str) -> str:
+    """A help text in which argparse takes no `%` for a format."""
+    return help.replace("%", "%%")
 
 
 def dtype_flag() -> Any:
