@@ -90,6 +90,52 @@ def test_columns_say_which_image_and_about_how_long(tmp_path: Path) -> None:
     assert all(abs(about - length) <= length / 3 for about, length in zip(table.lengths(), exact, strict=True))
 
 
+def test_columns_of_a_file_say_the_same_as_rows_in_memory(tmp_path: Path) -> None:
+    """Parquet is computed on as Arrow columns, JSON after a conversion; so are samples chosen in another order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    answers: list[dict[str, Any]] = [
+        {"kind": "trace", "boxes": None, "traces": [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]], "labels": ["gripper"]},
+        {"kind": "box", "boxes": [[1.0, 2.0, 3.0, 4.0]] * 3, "labels": ["a", "", "bee"]},
+        {"kind": "point", "points": [[9.0, 9.0]], "boxes": [[0.0, 0.0, 9.0, 9.0]], "labels": None},
+        {"kind": "box", "boxes": [[1.0, 2.0, 3.0, 4.0]], "labels": ["a", "of a box that is not there"]},
+    ]
+    images = ["b.png", "a.png", "b.png", "c.png"]
+    rows = [{**schema_row(name), **one} for name, one in zip(images, answers, strict=True)]
+    for name in images:
+        save(tmp_path / name, picture(40))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    from_file = open_grounding_dataset(tmp_path / "rows.parquet", check_first=False)
+    in_memory = open_grounding_dataset(write_lines(tmp_path / "rows.jsonl", rows), check_first=False)
+    words = len("the green square")
+    lengths = [17 + 5 * 6 + 13 + 7, 3 * 17 + 5 * 12 + 13 + 1 + 13 + 3, 17 + 5 * 2, 17 + 5 * 4 + 13 + 1]
+    for table in (from_file, in_memory):
+        assert table.lengths() == [words + length for length in lengths]
+        assert table.image_numbers().tolist() == [0, 1, 0, 2]
+        chosen = table.select([3, 0])
+        assert chosen.lengths() == [words + lengths[3], words + lengths[0]]
+        assert chosen.image_numbers().tolist() == [0, 1]
+
+
+def test_frames_of_an_episode_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+
+    from training_st4vla.data.grounding.columns import schema_images
+
+    places = [("a", 0, 5), ("b", 0, 5), ("a", 1, 5), ("a", 0, 6), ("b", 0, 5)]
+    cameras, episodes, frames = (list(column) for column in zip(*places, strict=True))
+    columns = {"image": [None] * 5, "camera": cameras, "episode_index": episodes, "frame_index": frames}
+    assert schema_images(pa.table(columns)).tolist() == [0, 1, 2, 3, 1]
+    encoded = pa.table({"image": [{"bytes": b"x", "path": None}]})
+    assert schema_images(encoded) is None, "only its content names it"
+    empty = pa.table({"image": pa.array([], pa.string())})
+    assert np.array_equal(schema_images(empty), [])
+
+
 def test_less_than_one_question_is_refused(dataset: Any) -> None:
     from training_st4vla.data.grounding import QuestionsPerImage
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,19 +14,16 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from training_st4vla.data.errors import DataError, explain
+from training_st4vla.data.grounding.columns import IMAGE_COLUMNS, LENGTH_COLUMNS, schema_images, schema_lengths
 from training_st4vla.data.grounding.conversations import CONVERSATIONS, fitting_dialects, turns
 from training_st4vla.data.grounding.demonstrations import grounding_rows
 from training_st4vla.data.grounding.episodes import EPISODES, is_episode_folder, open_episodes
 from training_st4vla.data.grounding.images import LeRobotFrames
 from training_st4vla.data.grounding.layouts import (
-    IMAGE_COLUMNS,
-    LENGTH_COLUMNS,
     ROW_LAYOUTS,
     FrameRoots,
     Layout,
     ReadOptions,
-    schema_image,
-    schema_length,
 )
 from training_st4vla.data.grounding.lerobot import event_rows, has_events
 from training_st4vla.data.grounding.rows import Row, RowTable, open_rows
@@ -123,20 +120,22 @@ class GroundingDataset(Dataset):
     def lengths(self) -> list[int]:
         """About how many characters each sample's question and answer have: what batches of like length are made
         by."""
-        if self.layout == "grounding":
-            return [schema_length(row) for row in self._columns(LENGTH_COLUMNS)]
-        return [sample.length() for sample in self.samples()]
+        found = None if self.layout != "grounding" else self._computed(schema_lengths, LENGTH_COLUMNS)
+        return [sample.length() for sample in self.samples()] if found is None else found.tolist()
 
     def image_numbers(self) -> np.ndarray:
         """int64 `[samples]`: equal where the image is, from 0 in order of appearance."""
-        keys: Iterable[Any] | None = None
-        if self.layout == "grounding":
-            keys = [schema_image(row) for row in self._columns(IMAGE_COLUMNS)]
-            keys = None if None in keys else keys
-        if keys is None:
-            keys = (sample.image.key for sample in self.samples())
+        found = None if self.layout != "grounding" else self._computed(schema_images, IMAGE_COLUMNS)
+        if found is not None:
+            return found
         numbers: dict[Any, int] = {}
+        keys = (sample.image.key for sample in self.samples())
         return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), dtype=np.int64, count=len(self))
+
+    def _computed(self, compute: Callable[[Any], np.ndarray | None], names: Sequence[str]) -> np.ndarray | None:
+        """What follows from these columns of each sample's row, for all rows at once; None where it does not."""
+        table = self.table.arrow(names, self._row_of)
+        return None if table is None else compute(table)
 
     def _columns(self, names: Sequence[str]) -> Iterator[Row]:
         """These columns alone of each sample's row: nothing else of a large set is read."""

@@ -169,35 +169,6 @@ def _row_image(row: Row, options: ReadOptions, where: str) -> ImageReference:
     return frames.reference(str(row["camera"]), int(row["episode_index"]), int(row["frame_index"]))
 
 
-LENGTH_COLUMNS = ("kind", "instruction", "text", "answer", "points", "boxes", "traces", "labels")
-_ITEM_CHARACTERS, _LABEL_CHARACTERS, _NUMBER_CHARACTERS = 17, 13, 5
-
-
-def schema_length(row: Row) -> int:
-    """About how many characters question and answer of a row of the schema have, from `LENGTH_COLUMNS` alone: many
-    times faster than `GroundingSample.length`."""
-    words = len(str(row.get("instruction") or ""))
-    if row.get("kind") == "text":
-        return words + len(str(row.get("text") or row.get("answer") or ""))
-    items = {"point": "points", "box": "boxes", "trace": "traces"}.get(str(row.get("kind")), "")
-    values = row.get(items) or []
-    # numbers of a point, a box, or each point of a trace
-    numbers = sum(2 * len(value) if items == "traces" else len(value) for value in values)
-    labels = sum(_LABEL_CHARACTERS + len(label) for label in (row.get("labels") or [])[: len(values)] if label)
-    return words + labels + _ITEM_CHARACTERS * len(values) + _NUMBER_CHARACTERS * numbers
-
-
-IMAGE_COLUMNS = ("image", "dataset", "camera", "episode_index", "frame_index")
-
-
-def schema_image(row: Row) -> Any:
-    """What names the image of a row of the schema, from `IMAGE_COLUMNS` alone; None where only its content does."""
-    image = row.get("image")
-    if image is None:
-        return tuple(row.get(name) for name in IMAGE_COLUMNS[1:])
-    return image if isinstance(image, str) else None
-
-
 def _declared_space(row: Row, options: ReadOptions, where: str) -> Any:
     declared = row.get("coordinate_space")
     if declared and options.coordinate_space and declared != options.coordinate_space:
@@ -468,15 +439,11 @@ def _pairs(points: Any) -> list[list[Any]]:
 
 
 __all__ = [
-    "IMAGE_COLUMNS",
-    "LENGTH_COLUMNS",
     "ROW_LAYOUTS",
     "FrameRoots",
     "Layout",
     "ReadOptions",
     "not_the_layout",
     "row_size",
-    "schema_image",
-    "schema_length",
     "without_format_request",
 ]

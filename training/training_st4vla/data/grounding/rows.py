@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training_st4vla.data.errors import DataError, explain
+from training_st4vla.data.grounding.columns import as_table
 
 Row = dict[str, Any]
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 _SPLIT_WORDS = ("train", "val", "validation", "dev", "test", "testa", "testb", "location", "placement", "unseen")
 _BLOCK = 256
+_DEEPEST = 3
 _LIST_KEYS = ("data", "annotations", "samples", "rows", "train", "test")
 
 
@@ -57,6 +61,14 @@ class RowTable:
         if isinstance(self.rows, list):
             return self.rows
         return self.rows.select_columns([name for name in names if name in self.rows.column_names])
+
+    def arrow(self, names: Sequence[str], indices: np.ndarray) -> Any:
+        """The same columns of these rows as a `pyarrow.Table`; None where values of a column differ in type."""
+        if isinstance(self.rows, list):
+            return as_table([self.rows[index] for index in indices.tolist()], names)
+        table = self.columns(names).with_format("arrow")[:]  # pyright: ignore[reportAttributeAccessIssue]
+        every = len(indices) == len(table) and bool((indices == np.arange(len(table))).all())
+        return table if every else table.take(indices)
 
 
 def open_rows(path: str | Path, split: str | None = None, *, revision: str | None = None) -> RowTable:
@@ -142,11 +154,8 @@ def _folder_splits(folder: Path, source: str) -> dict[str, Callable[[], RowTable
 def files_by_split(folder: Path, source: str) -> dict[str, list[Path]]:
     """The data files of a folder by split; see `find_splits`. Raises `DataError` when there are none."""
     groups: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*")):
-        depth = len(file.relative_to(folder).parts)
-        hidden = file.name.startswith(".") or file.name == "dataset_info.json"
-        if file.suffix in SUFFIXES and depth <= 3 and not hidden:
-            groups.setdefault(_split_name(file, folder), []).append(file)
+    for file in sorted(_data_files(folder, _DEEPEST)):
+        groups.setdefault(_split_name(file, folder), []).append(file)
     if not groups:
         raise DataError(
             explain(
@@ -158,6 +167,19 @@ def files_by_split(folder: Path, source: str) -> dict[str, list[Path]]:
             )
         )
     return groups
+
+
+def _data_files(folder: Path, depth: int) -> Iterator[Path]:
+    """Files of `SUFFIXES` in a folder and, `depth` levels down, below it: one look at each of a million images."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if depth > 1:
+                    yield from _data_files(folder / entry.name, depth - 1)
+            elif (
+                entry.name.endswith(SUFFIXES) and not entry.name.startswith(".") and entry.name != "dataset_info.json"
+            ):
+                yield folder / entry.name
 
 
 def _split_name(file: Path, folder: Path) -> str:

@@ -1,0 +1,122 @@
+"""What is asked of every row of the grounding schema before training, computed on whole Arrow columns at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+LENGTH_COLUMNS = ("kind", "instruction", "text", "answer", "points", "boxes", "traces", "labels")
+_ITEM_CHARACTERS, _LABEL_CHARACTERS, _NUMBER_CHARACTERS = 17, 13, 5
+_NUMBERS_OF_A_POINT = 2
+
+IMAGE_COLUMNS = ("image", "dataset", "camera", "episode_index", "frame_index")
+
+
+def schema_lengths(table: pa.Table) -> np.ndarray | None:
+    """
+    About how many characters question and answer of each row have: int64 `[rows]`.
+
+    Args:
+        table: `LENGTH_COLUMNS` of rows of the schema, as far as there are any.
+
+    Returns:
+        None where a column is of a type that the schema does not have.
+    """
+    try:
+        found = _texts(table, "instruction")
+        words = np.where(_texts(table, "text") > 0, _texts(table, "text"), _texts(table, "answer"))
+        found += np.where(_is(table, "text"), words, 0)
+        for kind, name in (("point", "points"), ("box", "boxes"), ("trace", "traces")):
+            items = _lists(table, name)
+            if items is None:
+                continue
+            count, numbers = _counts(items), _sums(items, _counts(pc.list_flatten(items)))
+            if kind == "trace":  # a list of points each
+                numbers = numbers * _NUMBERS_OF_A_POINT
+            length = _ITEM_CHARACTERS * count + _NUMBER_CHARACTERS * numbers + _labels(table, count)
+            found += np.where(_is(table, kind), length, 0)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return None
+    return found
+
+
+def schema_images(table: pa.Table) -> np.ndarray | None:
+    """
+    Which image each row is about: int64 `[rows]`, equal where the image is, from 0 in order of appearance.
+
+    Args:
+        table: `IMAGE_COLUMNS` of rows of the schema, as far as there are any.
+
+    Returns:
+        None where only the content of images tells them apart.
+    """
+    if "image" in table.column_names and not _is_of(table["image"].type, pa.types.is_string, pa.types.is_null):
+        return None
+    named = np.zeros(len(table), dtype=np.int64)
+    for name in IMAGE_COLUMNS:
+        if name in table.column_names:
+            column = table[name].combine_chunks()
+            codes = pc.fill_null(pc.index_in(column, pc.unique(column.drop_null())), -1).to_numpy(zero_copy_only=False)
+            named = np.unique(named * (codes.max(initial=-1) + 2) + codes + 1, return_inverse=True)[1].reshape(-1)
+    _, first, inverse = np.unique(named, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse.reshape(-1)]
+
+
+def as_table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pa.Table | None:
+    """These columns of rows in memory; None where their values are not of one type each."""
+    try:
+        return pa.table({name: [row.get(name) for row in rows] for name in names})
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return None
+
+
+def _is(table: pa.Table, kind: str) -> np.ndarray:
+    return _numbers(pc.equal(table["kind"], kind)).astype(bool)
+
+
+def _texts(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names or pa.types.is_null(table[name].type):
+        return np.zeros(len(table), dtype=np.int64)
+    return _numbers(pc.utf8_length(table[name]))
+
+
+def _lists(table: pa.Table, name: str) -> Any:
+    """The column in one piece; None where there is none, or nothing in it."""
+    if name not in table.column_names:
+        return None
+    column = table[name].combine_chunks()
+    return None if pa.types.is_null(column.type) or pa.types.is_null(column.type.value_type) else column
+
+
+def _labels(table: pa.Table, counts: np.ndarray) -> np.ndarray:
+    """Characters of the labels of the first `counts` items of each row."""
+    labels = _lists(table, "labels")
+    if labels is None:
+        return np.zeros(len(table), dtype=np.int64)
+    rows, number = pc.list_parent_indices(labels).to_numpy(zero_copy_only=False), _counts(labels)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(number) - number, number)
+    length = _numbers(pc.utf8_length(pc.list_flatten(labels)))
+    return _sums(labels, np.where((place < counts[rows]) & (length > 0), length + _LABEL_CHARACTERS, 0))
+
+
+def _counts(lists: Any) -> np.ndarray:
+    return _numbers(pc.list_value_length(lists))
+
+
+def _sums(lists: Any, values: np.ndarray) -> np.ndarray:
+    """Sum over each list of values that belong to its items."""
+    rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    return np.bincount(rows, weights=values, minlength=len(lists)).astype(np.int64)
+
+
+def _numbers(column: Any) -> np.ndarray:
+    return pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(zero_copy_only=False).copy()
+
+
+def _is_of(kind: pa.DataType, *checks: Any) -> bool:
+    return any(check(kind) for check in checks)
+
+
+__all__ = ["IMAGE_COLUMNS", "LENGTH_COLUMNS", "as_table", "schema_images", "schema_lengths"]
