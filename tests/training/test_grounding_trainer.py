@@ -54,6 +54,18 @@ def test_answers_are_learnt_and_only_the_planner_changes(train: Callable[..., An
     assert changed == {"vlm"}
 
 
+def test_what_is_frozen_stays(train: Callable[..., Any], model: Any) -> None:
+    from training_st4vla.errors import UserError
+
+    trainer = train(max_steps=2, freeze=["vlm.model.visual"], muon=True)
+    before, after = dict(model.named_parameters()), dict(trainer.model.named_parameters())
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed
+    assert not any(name.startswith("vlm.model.visual.") for name in changed)
+    with pytest.raises(UserError, match=r"no parameters below 'vlm.model.vision'"):
+        train("wrong", freeze=["vlm.model.vision"])
+
+
 def test_a_resumed_run_is_the_same_run(tmp_path: Path, train: Callable[..., Any]) -> None:
     settings = {"save_strategy": "steps", "save_steps": 3}
     whole = train("whole", **settings)

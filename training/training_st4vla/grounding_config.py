@@ -29,6 +29,11 @@ class SpatialGroundingConfig(SFTConfig):
             nothing. After 400 steps of the `tiny` preset on easy tabletop scenes (112 px, one seed) it boxed 47 % of
             the order's objects and pointed to 61 %, AdamW 34 % and 46 %; a step took 1.4 times as long.
 
+    > Parameters that control what is trained
+
+    Args:
+        freeze (`list[str]`, *optional*): names below which nothing is trained, such as `vlm.model.visual`.
+
     > [!NOTE]
     > Defaults that differ from `SFTConfig`: `learning_rate` (`1e-5`, the paper's), `max_length` (`None`: an image is
     > never cut), `remove_unused_columns` (`False`), `gradient_checkpointing` (`False`), `report_to` (`"none"`),
@@ -42,6 +47,8 @@ class SpatialGroundingConfig(SFTConfig):
     eval_pictures: int = field(default=8, metadata={"help": "answers drawn at each evaluation"})
 
     muon: bool = field(default=False, metadata={"help": "Muon for matrices instead of --optim: planners from nothing"})
+
+    freeze: list[str] = field(default_factory=list, metadata={"help": "names below which nothing is trained"})
 
     learning_rate: float = field(default=1e-5, metadata={"help": "learning rate of the planner"})
     adam_beta2: float = field(default=0.95, metadata={"help": "second moment decay of AdamW"})

@@ -17,6 +17,7 @@ from training_st4vla.data.collators import GroundingCollator
 from training_st4vla.data.length_groups import LengthGroupedEpochs
 from training_st4vla.data.mixtures import has_order
 from training_st4vla.divergence import StopWhenDiverged
+from training_st4vla.freezing import freeze
 from training_st4vla.grounding_config import SpatialGroundingConfig
 from training_st4vla.held_out import held_out_questions
 from training_st4vla.muon import MuonAdamW
@@ -62,6 +63,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         freeze_action_side(model)
+        freeze(model, args.freeze)
         self._grouped = args.train_sampling_strategy == "group_by_length"
         self._samples = train_dataset
         self._questions = held_out_questions(eval_dataset, args)
