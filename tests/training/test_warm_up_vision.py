@@ -1,0 +1,128 @@
+"""`examples/recipes/warm_up_vision.py`: a tower learns to name what lies where, and nothing else changes."""
+
+import argparse
+import copy
+import importlib.util
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from grounding_toy import save, schema_row, write_lines
+from PIL import Image
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "recipes" / "warm_up_vision.py"
+COLORS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 220)}
+SIZE = 112
+
+
+def write_squares(folder: Path, count: int, seed: int) -> Path:
+    """Images with two squares of different colours in different halves, labelled `red square` and so on."""
+    random = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        image = Image.new("RGB", (SIZE, SIZE), (128, 128, 128))
+        boxes, labels = [], []
+        for half, name in enumerate(random.permutation(list(COLORS))[:2]):
+            x, y = half * 56 + int(random.integers(2, 26)), int(random.integers(2, 82))
+            boxes.append([float(x), float(y), float(x + 28), float(y + 28)])
+            image.paste(COLORS[name], (x, y, x + 28, y + 28))
+            labels.append(f"{name} square")
+        file = save(folder / f"{number}.png", image)
+        rows.append(schema_row(file, image_width=SIZE, image_height=SIZE, boxes=boxes, labels=labels, role="objects"))
+        rows.append(schema_row(file, image_width=SIZE, image_height=SIZE, boxes=boxes[:1], labels=["no word of it"]))
+    write_lines(folder / "train.jsonl", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    # A dataclass looks its module up by name.
+    spec = importlib.util.spec_from_file_location("warm_up_vision", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["warm_up_vision"] = module
+    spec.loader.exec_module(module)
+    return vars(module)
+
+
+def test_a_shifted_and_mirrored_thing_is_still_where_it_is_said_to_be(script: dict[str, Any], tmp_path: Path) -> None:
+    images = script["read"]([str(write_squares(tmp_path, 4, 0))], ["objects"], "cpu")
+    assert len(images) == 4, "the other role is not read"
+    drawn = script["batches"](images, 4, np.random.default_rng(0))
+    places = set()
+    for _ in range(8):
+        for image in next(drawn):
+            for (x, y), words in zip(image.centres, image.words, strict=True):
+                assert tuple(image.pixels[:, int(y), int(x)].tolist()) == COLORS[words[0]]
+                assert words[1] == "square"
+                places.add((x, y))
+    assert len(places) > 32, "shifts differ"
+    gone = images[0].moved(SIZE, 0, mirrored=False)
+    assert (gone.centres, gone.words) == ((), ()), "what left the image is not asked for"
+
+
+def test_cells_are_counted_over_images_of_different_sizes(script: dict[str, Any], model: Any, processor: Any) -> None:
+    def image(width: int, height: int, *centres: tuple[float, float]) -> Any:
+        pixels = torch.zeros(3, height, width, dtype=torch.uint8)
+        return script["LabelledImage"](pixels, centres, (("red", "square", "unheard-of"),) * len(centres))
+
+    naming = script["Naming"](copy.deepcopy(model), processor.image_processor, ["blue", "red", "square"])
+    images = [image(112, 56, (111.0, 55.0)), image(56, 112, (34.0, 34.0), (0.0, 0.0))]
+    # 28 pixels a cell: 2 rows of 4, then 4 rows of 2.
+    cells, labels = naming.targets(images, [(1, 4, 8), (1, 8, 4)])
+    assert cells == [7, 8 + 1 * 2 + 1, 8]
+    assert labels.tolist() == [[0, 1, 1]] * 3
+    logits, targets = naming(images)
+    assert logits.shape == targets.shape == (3, 3)
+
+
+def test_the_share_of_words_found_is_counted_per_label(script: dict[str, Any]) -> None:
+    class Answers(torch.nn.Module):
+        def forward(self, images: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            del images  # one of two words found, then none of one
+            return torch.tensor([[3.0, 2.0, 1.0]] * 2), torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+    assert script["words_found"](Answers(), [None]) == pytest.approx(1 / 3)
+
+
+@pytest.mark.slow
+def test_the_tower_learns_and_all_else_stays(
+    model: Any, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training_st4vla.loading import load_model
+    from training_st4vla.saving import save_model_folder
+
+    save_model_folder(model, processor, tmp_path / "new", summary="new")
+    train, held_out = write_squares(tmp_path / "train", 64, 0), write_squares(tmp_path / "held_out", 16, 1)
+    words = ["warm_up_vision.py", "--model", tmp_path / "new", "--dataset", train, "--eval-dataset", held_out]
+    words += ["--roles", "objects", "--output", tmp_path / "warm", "--max-steps", 60, "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    found = re.search(r"60 steps of 8 images, .* (\d+)% of the words", capsys.readouterr().out)
+    assert found is not None
+    assert int(found[1]) > 90
+    warm, _ = load_model(str(tmp_path / "warm"), device="cpu")
+    before = model.state_dict()
+    changed = {name for name, weight in warm.state_dict().items() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all(name.startswith("vlm.model.visual.") for name in changed)
+    assert "warmed up on labelled boxes of `train`" in (tmp_path / "warm" / "README.md").read_text()
+    with pytest.raises(Exception, match="Nothing was overwritten"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_a_clock_ends_it_sooner_and_boxes_without_labels_are_refused(
+    script: dict[str, Any], model: Any, processor: Any, tmp_path: Path
+) -> None:
+    images = script["read"]([str(write_squares(tmp_path, 2, 0))], ["objects"], "cpu")
+    naming = script["Naming"](copy.deepcopy(model), processor.image_processor, ["red", "green", "blue", "square"])
+    asked = argparse.Namespace(learning_rate=1e-3, batch_size=2, seed=0, max_steps=10**6, max_minutes=0.5 / 60)
+    assert 0 < script["train"](naming, images, asked) < 10**6
+    with pytest.raises(SystemExit, match="expected boxes with labels"):
+        script["read"]([str(tmp_path)], ["gripper"], "cpu")
