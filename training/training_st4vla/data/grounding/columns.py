@@ -1,4 +1,6 @@
 """What is asked of every row of the grounding schema before training, computed on whole Arrow columns at once."""
+# pyarrow makes the functions of `pyarrow.compute` when it is imported.
+# pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
 from typing import Any
