@@ -98,8 +98,14 @@ def test_columns_of_a_file_say_the_same_as_rows_in_memory(tmp_path: Path) -> Non
     from training_st4vla.data.grounding import open_grounding_dataset
 
     answers: list[dict[str, Any]] = [
-        {"kind": "trace", "boxes": None, "traces": [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]], "labels": ["gripper"]},
-        {"kind": "box", "boxes": [[1.0, 2.0, 3.0, 4.0]] * 3, "labels": ["a", "", "bee"]},
+        {
+            "kind": "trace",
+            "role": "target",
+            "boxes": None,
+            "traces": [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]],
+            "labels": ["gripper"],
+        },
+        {"kind": "box", "role": "target", "boxes": [[1.0, 2.0, 3.0, 4.0]] * 3, "labels": ["a", "", "bee"]},
         {"kind": "point", "points": [[9.0, 9.0]], "boxes": [[0.0, 0.0, 9.0, 9.0]], "labels": None},
         {"kind": "box", "boxes": [[1.0, 2.0, 3.0, 4.0]], "labels": ["a", "of a box that is not there"]},
     ]
@@ -115,6 +121,9 @@ def test_columns_of_a_file_say_the_same_as_rows_in_memory(tmp_path: Path) -> Non
     for table in (from_file, in_memory):
         assert table.lengths() == [words + length for length in lengths]
         assert table.image_numbers().tolist() == [0, 1, 0, 2]
+        assert table.of(["box"]).lengths() == [words + lengths[1], words + lengths[3]]
+        assert len(table.of(["box", "trace"], ["target"])) == 2
+        assert len(table.of(["box"], ["gripper"])) == 0
         chosen = table.select([3, 0])
         assert chosen.lengths() == [words + lengths[3], words + lengths[0]]
         assert chosen.image_numbers().tolist() == [0, 1]

@@ -2,7 +2,7 @@
 # pyarrow makes the functions of `pyarrow.compute` when it is imported.
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,17 @@ def schema_images(table: pa.Table) -> np.ndarray | None:
     return np.argsort(np.argsort(first))[inverse.reshape(-1)]
 
 
+def schema_matches(table: pa.Table, wanted: Mapping[str, Collection[str]]) -> np.ndarray:
+    """Rows of which every wanted column holds one of its values: bool `[rows]`; none where there is no such column."""
+    kept = np.ones(len(table), dtype=bool)
+    for name, values in wanted.items():
+        if name not in table.column_names:
+            return np.zeros(len(table), dtype=bool)
+        words = pc.cast(table[name], pa.string())
+        kept &= _numbers(pc.is_in(words, value_set=pa.array(sorted(values), pa.string()))).astype(bool)
+    return kept
+
+
 def as_table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pa.Table | None:
     """These columns of rows in memory; None where their values are not of one type each."""
     try:
@@ -121,4 +132,4 @@ def _is_of(kind: pa.DataType, *checks: Any) -> bool:
     return any(check(kind) for check in checks)
 
 
-__all__ = ["IMAGE_COLUMNS", "LENGTH_COLUMNS", "as_table", "schema_images", "schema_lengths"]
+__all__ = ["IMAGE_COLUMNS", "LENGTH_COLUMNS", "as_table", "schema_images", "schema_lengths", "schema_matches"]

@@ -14,7 +14,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from training_st4vla.data.errors import DataError, explain
-from training_st4vla.data.grounding.columns import IMAGE_COLUMNS, LENGTH_COLUMNS, schema_images, schema_lengths
+from training_st4vla.data.grounding.columns import (
+    IMAGE_COLUMNS,
+    LENGTH_COLUMNS,
+    schema_images,
+    schema_lengths,
+    schema_matches,
+)
 from training_st4vla.data.grounding.conversations import CONVERSATIONS, fitting_dialects, turns
 from training_st4vla.data.grounding.demonstrations import grounding_rows
 from training_st4vla.data.grounding.episodes import EPISODES, is_episode_folder, open_episodes
@@ -26,7 +32,7 @@ from training_st4vla.data.grounding.layouts import (
     ReadOptions,
 )
 from training_st4vla.data.grounding.lerobot import event_rows, has_events
-from training_st4vla.data.grounding.rows import Row, RowTable, open_rows
+from training_st4vla.data.grounding.rows import RowTable, open_rows
 from training_st4vla.data.grounding.schema import GroundingSample, UndeclaredSpaceError
 from training_st4vla.data.grounding.spaces import describe_fits, raw_coordinates, space_doubt
 from training_st4vla.data.keys import resolve_cameras
@@ -137,11 +143,7 @@ class GroundingDataset(Dataset):
         table = self.table.arrow(names, self._row_of)
         return None if table is None else compute(table)
 
-    def _columns(self, names: Sequence[str]) -> Iterator[Row]:
-        """These columns alone of each sample's row: nothing else of a large set is read."""
-        return replace(self.table, rows=self.table.columns(names)).read(self._row_of.tolist())
-
-    def select(self, indices: Sequence[int]) -> "GroundingDataset":
+    def select(self, indices: Sequence[int] | np.ndarray) -> "GroundingDataset":
         """The samples of these indices, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
         other = object.__new__(GroundingDataset)
@@ -165,10 +167,11 @@ class GroundingDataset(Dataset):
         asked = {name: set(values) for name, values in wanted.items() if values}
         if not asked:
             return self
-        if self.layout != "grounding":
-            return self.filter(lambda one: all(getattr(one, name) in asked[name] for name in asked))
-        rows = enumerate(self._columns(tuple(asked)))
-        return self.select([at for at, row in rows if all(row.get(name) in asked[name] for name in asked)])
+        if self.layout == "grounding":
+            kept = self._computed(partial(schema_matches, wanted=asked), tuple(asked))
+            if kept is not None:
+                return self.select(np.flatnonzero(kept))
+        return self.filter(lambda one: all(getattr(one, name) in asked[name] for name in asked))
 
     def thin_out(self, number: int | None, seed: int = 0) -> "GroundingDataset":
         """At most `number` samples, drawn evenly over the set by a seed, in order; all for None."""
