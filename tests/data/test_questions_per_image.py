@@ -139,6 +139,8 @@ def test_frames_of_an_episode_are_told_apart_by_their_place(tmp_path: Path) -> N
     cameras, episodes, frames = (list(column) for column in zip(*places, strict=True))
     columns = {"image": [None] * 5, "camera": cameras, "episode_index": episodes, "frame_index": frames}
     assert schema_images(pa.table(columns)).tolist() == [0, 1, 2, 3, 1]
+    named = {**columns, "image": ["x.png", "x.png", None, "y.png", "y.png"]}
+    assert schema_images(pa.table(named)).tolist() == [0, 0, 1, 2, 2], "a file that is named says it alone"
     encoded = pa.table({"image": [{"bytes": b"x", "path": None}]})
     assert schema_images(encoded) is None, "only its content names it"
     empty = pa.table({"image": pa.array([], pa.string())})

@@ -56,12 +56,11 @@ def schema_images(table: pa.Table) -> np.ndarray | None:
     """
     if "image" in table.column_names and not _is_of(table["image"].type, pa.types.is_string, pa.types.is_null):
         return None
-    named = np.zeros(len(table), dtype=np.int64)
-    for name in IMAGE_COLUMNS:
-        if name in table.column_names:
-            column = table[name].combine_chunks()
-            codes = pc.fill_null(pc.index_in(column, pc.unique(column.drop_null())), -1).to_numpy(zero_copy_only=False)
-            named = np.unique(named * (codes.max(initial=-1) + 2) + codes + 1, return_inverse=True)[1].reshape(-1)
+    images = _codes(table, "image")
+    named = images
+    for name in IMAGE_COLUMNS[1:]:  # the place of a frame, where no file is named
+        codes = np.where(images > 0, 0, _codes(table, name))
+        named = np.unique(named * (codes.max(initial=0) + 1) + codes, return_inverse=True)[1].reshape(-1)
     _, first, inverse = np.unique(named, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse.reshape(-1)]
 
@@ -83,6 +82,14 @@ def as_table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pa.Table |
         return pa.table({name: [row.get(name) for row in rows] for name in names})
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
         return None
+
+
+def _codes(table: pa.Table, name: str) -> np.ndarray:
+    """A number from 1 for each value of a column, 0 for none."""
+    if name not in table.column_names:
+        return np.zeros(len(table), dtype=np.int64)
+    column = table[name].combine_chunks()
+    return _numbers(pc.add(pc.cast(pc.index_in(column, pc.unique(column.drop_null())), pa.int64()), 1))
 
 
 def _is(table: pa.Table, kind: str) -> np.ndarray:
