@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from training_st4vla.data.grounding import open_grounding_dataset
+from training_st4vla.divergence import not_finite
 from training_st4vla.loading import load_model, pick_device
 from training_st4vla.muon import MuonAdamW
 from training_st4vla.provenance import describe_source, public_name, trace_ancestry
@@ -67,14 +68,12 @@ def read(paths: Sequence[str], roles: Sequence[str] | None, device: str) -> list
     def decoded(sample: Any) -> LabelledImage:
         boxes = [box for box in sample.answer.boxes if box.label]
         centres = [((box.xyxy[0] + box.xyxy[2]) / 2, (box.xyxy[1] + box.xyxy[3]) / 2) for box in boxes]
-        pixels = torch.from_numpy(np.array(sample.image.load().convert("RGB"))).permute(2, 0, 1)
-        return LabelledImage(
-            pixels.contiguous(), tuple(centres), tuple(tuple(box.label.lower().split()) for box in boxes)
-        )
+        pixels = torch.from_numpy(np.array(sample.image.load())).permute(2, 0, 1).contiguous()
+        return LabelledImage(pixels, tuple(centres), tuple(tuple(box.label.lower().split()) for box in boxes))
 
-    with ThreadPoolExecutor() as pool:  # on the device in this thread alone: a transfer from several is not faster
-        found = list(tqdm(pool.map(decoded, samples), total=len(samples), desc="images", unit="image"))
-    return [LabelledImage(one.pixels.to(device), one.centres, one.words) for one in found]
+    with ThreadPoolExecutor() as pool:
+        found = tqdm(pool.map(decoded, samples), total=len(samples), desc="images", unit="image")
+        return [replace(one, pixels=one.pixels.to(device)) for one in found]
 
 
 class Naming(nn.Module):
@@ -156,6 +155,8 @@ def words_found(naming: Naming, images: Sequence[LabelledImage], size: int = 64)
         found += float(((rank < labels.sum(-1, keepdim=True)) & (labels > 0)).sum())
         asked += float(labels.sum())
     naming.train()
+    if not asked:
+        raise SystemExit("--eval-dataset: expected words of the labels of --dataset, found none of them.")
     return found / asked
 
 
@@ -182,6 +183,8 @@ def train(naming: Naming, images: Sequence[LabelledImage], args: argparse.Namesp
             bar.update()
             if step % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
+    if wrong := not_finite(naming):
+        raise SystemExit(f"Training has diverged: {wrong[0]} is not finite. Nothing is saved; lower --learning-rate.")
     return step
 
 

@@ -129,6 +129,17 @@ def test_columns_of_a_file_say_the_same_as_rows_in_memory(tmp_path: Path) -> Non
         assert chosen.image_numbers().tolist() == [0, 1]
 
 
+def test_a_column_of_another_type_is_left_to_the_rows_which_name_the_field(tmp_path: Path) -> None:
+    from training_st4vla.data.errors import DataError
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    save(tmp_path / "0.png", picture(40))
+    for boxes in ("one, two", [1.0, 2.0, 3.0, 4.0]):
+        rows = write_lines(tmp_path / "rows.jsonl", [schema_row("0.png", boxes=boxes)])
+        with pytest.raises(DataError, match="boxes"):
+            open_grounding_dataset(rows, check_first=False).lengths()
+
+
 def test_frames_of_an_episode_are_told_apart_by_their_place(tmp_path: Path) -> None:
     import numpy as np
     import pyarrow as pa

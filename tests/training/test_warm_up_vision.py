@@ -89,6 +89,8 @@ def test_the_share_of_words_found_is_counted_per_label(script: dict[str, Any]) -
             return torch.tensor([[3.0, 2.0, 1.0]] * 2), torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
     assert script["words_found"](Answers(), [None]) == pytest.approx(1 / 3)
+    with pytest.raises(SystemExit, match="found none of them"):
+        script["words_found"](Answers(), [])
 
 
 @pytest.mark.slow
@@ -117,12 +119,16 @@ def test_the_tower_learns_and_all_else_stays(
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-def test_a_clock_ends_it_sooner_and_boxes_without_labels_are_refused(
+def test_a_clock_ends_it_sooner_and_what_cannot_be_learnt_is_refused(
     script: dict[str, Any], model: Any, processor: Any, tmp_path: Path
 ) -> None:
     images = script["read"]([str(write_squares(tmp_path, 2, 0))], ["objects"], "cpu")
     naming = script["Naming"](copy.deepcopy(model), processor.image_processor, ["red", "green", "blue", "square"])
     asked = argparse.Namespace(learning_rate=1e-3, batch_size=2, seed=0, max_steps=10**6, max_minutes=0.5 / 60)
     assert 0 < script["train"](naming, images, asked) < 10**6
+    naming.head.bias.data.fill_(float("nan"))
+    asked.max_steps = 1
+    with pytest.raises(SystemExit, match=r"diverged: .* is not finite. Nothing is saved"):
+        script["train"](naming, images, asked)
     with pytest.raises(SystemExit, match="expected boxes with labels"):
         script["read"]([str(tmp_path)], ["gripper"], "cpu")

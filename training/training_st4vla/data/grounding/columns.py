@@ -27,21 +27,21 @@ def schema_lengths(table: pa.Table) -> np.ndarray | None:
         None where a column is of a type that the schema does not have.
     """
     try:
-        found = _texts(table, "instruction")
-        words = np.where(_texts(table, "text") > 0, _texts(table, "text"), _texts(table, "answer"))
-        found += np.where(_is(table, "text"), words, 0)
+        text, answer = _texts(table, "text"), _texts(table, "answer")
+        length = _texts(table, "instruction") + np.where(_is(table, "text"), np.where(text > 0, text, answer), 0)
+        counts = np.zeros(len(table), dtype=np.int64)
         for kind, name in (("point", "points"), ("box", "boxes"), ("trace", "traces")):
             items = _lists(table, name)
             if items is None:
                 continue
-            count, numbers = _counts(items), _sums(items, _counts(pc.list_flatten(items)))
+            asked, numbers = _is(table, kind), _sums(items, _counts(pc.list_flatten(items)))
             if kind == "trace":  # a list of points each
-                numbers = numbers * _NUMBERS_OF_A_POINT
-            length = _ITEM_CHARACTERS * count + _NUMBER_CHARACTERS * numbers + _labels(table, count)
-            found += np.where(_is(table, kind), length, 0)
+                numbers *= _NUMBERS_OF_A_POINT
+            counts += np.where(asked, _counts(items), 0)
+            length += np.where(asked, _NUMBER_CHARACTERS * numbers, 0)
+        return length + _ITEM_CHARACTERS * counts + _labels(table, counts)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-        return None
-    return found
+        return None  # reading the rows one by one says which of them is wrong
 
 
 def schema_images(table: pa.Table) -> np.ndarray | None:
@@ -54,7 +54,8 @@ def schema_images(table: pa.Table) -> np.ndarray | None:
     Returns:
         None where only the content of images tells them apart.
     """
-    if "image" in table.column_names and not _is_of(table["image"].type, pa.types.is_string, pa.types.is_null):
+    image = table["image"].type if "image" in table.column_names else pa.null()
+    if not (pa.types.is_string(image) or pa.types.is_null(image)):
         return None
     images = _codes(table, "image")
     named = images
@@ -103,11 +104,13 @@ def _texts(table: pa.Table, name: str) -> np.ndarray:
 
 
 def _lists(table: pa.Table, name: str) -> Any:
-    """The column in one piece; None where there is none, or nothing in it."""
-    if name not in table.column_names:
+    """The column in one piece; None where there is none, or nothing in it. Raises `ArrowTypeError` for no lists."""
+    if name not in table.column_names or pa.types.is_null(table[name].type):
         return None
     column = table[name].combine_chunks()
-    return None if pa.types.is_null(column.type) or pa.types.is_null(column.type.value_type) else column
+    if not hasattr(column.type, "value_type"):
+        raise pa.ArrowTypeError(f"{name}: expected lists, found {column.type}")
+    return None if pa.types.is_null(column.type.value_type) else column
 
 
 def _labels(table: pa.Table, counts: np.ndarray) -> np.ndarray:
@@ -133,10 +136,6 @@ def _sums(lists: Any, values: np.ndarray) -> np.ndarray:
 
 def _numbers(column: Any) -> np.ndarray:
     return pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(zero_copy_only=False).copy()
-
-
-def _is_of(kind: pa.DataType, *checks: Any) -> bool:
-    return any(check(kind) for check in checks)
 
 
 __all__ = ["IMAGE_COLUMNS", "LENGTH_COLUMNS", "as_table", "schema_images", "schema_lengths", "schema_matches"]

@@ -173,7 +173,7 @@ def _data_files(folder: Path, depth: int) -> Iterator[Path]:
     """Files of `SUFFIXES` in a folder and, `depth` levels down, below it: one look at each of a million images."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=False):
                 if depth > 1:
                     yield from _data_files(folder / entry.name, depth - 1)
             elif (
