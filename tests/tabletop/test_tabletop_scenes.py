@@ -8,10 +8,15 @@ import pytest
 from PIL import Image
 
 from lerobot_env_tabletop.annotations import frame_answers
+from lerobot_env_tabletop.env import TabletopEnv
+from lerobot_env_tabletop.episodes import make_episode
+from lerobot_env_tabletop.language import phrase
+from lerobot_env_tabletop.other_orders import other_orders
 from lerobot_env_tabletop.record import RecordingError
 from lerobot_env_tabletop.recording import demonstrate
 from lerobot_env_tabletop.scenes import main, write_scenes
 from lerobot_env_tabletop.splits import SPLITS
+from lerobot_env_tabletop.tasks import feasible, place_point
 
 SETTINGS = {"split": "train_easy", "seed": 2, "image_size": 64, "stride": 10}
 TASKS = SPLITS["train_easy"].tasks
@@ -91,3 +96,86 @@ def test_what_lies_in_the_folder_is_not_touched(scenes, tmp_path):
     with pytest.raises(RecordingError, match="stride"):
         write_scenes(tmp_path / "new", 2, stride=0)
     assert not (tmp_path / "new" / "grounding").exists()
+
+
+def _at(task, frame, seed=3):
+    """A running episode after so many steps of the expert, and the expert."""
+    env = TabletopEnv(task, "train", 64, pixels=False)
+    env.start(make_episode(task, "train", seed))
+    expert = env.expert()
+    for _ in range(frame):
+        env.simulation.step(expert.act())
+    return env, expert
+
+
+def test_other_orders_are_played_out_in_a_copy():
+    env, expert = _at("pick_place", 4)
+    sim, goal = env.simulation, env.simulation.episode.goals[0]
+    before, state = sim.positions(), sim.data.qpos.copy()
+    found = other_orders(sim, goal, expert.phase, np.random.default_rng(0), 6)
+    np.testing.assert_array_equal(sim.data.qpos, state)
+    assert sim.steps == 4
+    assert sim.episode.goals == (goal,)
+    assert len({other.goal for other in found}) == len(found) == 6
+    assert all(other.goal != goal for other in found)
+    assert len({other.goal.action for other in found}) > 2  # not those of its own task alone
+    for other in found:
+        assert feasible(other.goal, sim.episode.scene, before)
+        assert phrase(other.order.target) in other.instruction
+        assert phrase(other.order.target) in other.subtask
+        np.testing.assert_array_equal(other.path[0], sim.controller.tool_position)
+        end = place_point(other.goal, sim.episode.scene, before)
+        assert np.linalg.norm(other.path[-1][:2] - end[:2]) < 0.03  # it has just let go there
+        near = np.linalg.norm(other.path[:, :2] - before[other.goal.target][:2], axis=1).min()
+        assert near < 0.02 if other.goal.action != "push" else near < 0.1
+    again = other_orders(sim, goal, expert.phase, np.random.default_rng(0), 6)
+    assert [other.instruction for other in again] == [other.instruction for other in found]
+    env.close()
+
+
+def test_what_is_held_can_only_be_ordered_elsewhere():
+    env, expert = _at("pick_place", 0)
+    sim, goal = env.simulation, env.simulation.episode.goals[0]
+    while expert.phase != "grasp":
+        sim.step(expert.act())
+    assert other_orders(sim, goal, expert.phase, np.random.default_rng(0), 3) == []
+    while expert.phase != "carry":
+        sim.step(expert.act())
+    found = other_orders(sim, goal, expert.phase, np.random.default_rng(0), 3)
+    assert {other.goal.target for other in found} == {goal.target}
+    assert all(other.goal.action != "push" and other.goal.destinations != goal.destinations for other in found)
+    assert other_orders(sim, None, "reach", np.random.default_rng(0), 3) == []
+    env.close()
+
+
+def test_scenes_ask_for_other_orders_beside_what_they_ask_without(tmp_path):
+    settings = {"split": "train", "seed": 5, "image_size": 64, "stride": 10, "workers": 1, "progress": False}
+    plain = _rows(write_scenes(tmp_path / "plain", 2, **settings))
+    rows = _rows(write_scenes(tmp_path / "orders", 2, **settings, orders=3))
+
+    def key(row):
+        return row["episode_index"], row["frame_index"], row["camera"], row["kind"], row["instruction"]
+
+    known = {key(row): row for row in rows}
+    assert all(known[key(row)] == row for row in plain)  # the same episodes, images and answers
+    new = [known[one] for one in known.keys() - {key(row) for row in plain}]
+    assert {(row["role"], row["kind"]) for row in new} == {("task", "box"), ("place", "point"), ("gripper", "trace")}
+    # The words alone tell the orders of an image apart, and what they are about differs.
+    image = new[0]["image"]
+    orders = [row for row in rows if row["image"] == image and row["role"] == "task"]
+    assert len({row["instruction"] for row in orders}) == len(orders) > 1
+    assert len({tuple(map(tuple, row["boxes"])) for row in orders}) > 1
+    for row in new:
+        assert row["subtask"].startswith(("pick up the ", "push the "))
+        if row["role"] == "task":
+            box, label = row["boxes"][0], row["labels"][0]
+            same = [
+                r
+                for r in rows
+                if r["image"] == row["image"] and r["role"] in ("object", "target") and r["labels"] == [label]
+            ]
+            assert all(r["boxes"] == [box] for r in same)
+    with pytest.raises(RecordingError, match="other settings"):
+        write_scenes(tmp_path / "orders", 2, **settings)
+    with pytest.raises(RecordingError, match="orders"):
+        write_scenes(tmp_path / "negative", 2, orders=-1)

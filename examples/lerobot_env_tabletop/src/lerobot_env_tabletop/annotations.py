@@ -70,7 +70,7 @@ def frame_answers(
         per point, then per box) and ``question``: ``spatial`` for the instruction itself as it is asked for acting
         (role ``task``: what to take and where it goes), else ``kind``. Roles: ``objects`` (all of them), ``object``
         (one that the order is not about), ``target``, ``place``, ``free_space``, ``gripper``, ``task``. Boxes beside a
-        point are the region in which a point is right.
+        point are the region in which a point is right. Answers to other orders have their own ``subtask``.
     """
     goal = demo.episode.goals[int(demo.order_index[frame])]
     words, task = _target_words(demo, frame), demo.episode.instruction
@@ -79,7 +79,9 @@ def frame_answers(
     seen = sorted(label.visible.values(), key=lambda shown: shown.box)
     answers: list[dict[str, Any]] = []
 
-    def add(role: str, words: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = ()) -> None:
+    def add(
+        role: str, words: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = (), **more: Any
+    ) -> None:
         kind = "point" if points else "box" if boxes else "trace"
         if any((known["kind"], known["instruction"]) == (kind, words) for known in answers):
             return  # the same thing under another role
@@ -93,6 +95,7 @@ def frame_answers(
                 "boxes": [_round(b) for b in boxes],
                 "traces": [[_round(p) for p in t] for t in traces],
                 "labels": list(labels),
+                **more,
             }
         )
 
@@ -108,8 +111,7 @@ def frame_answers(
         boxes, names = [one.box for one in region], [one.item.label for one in region]
         add("target", words, points=[label.target], boxes=boxes, labels=[words, *names])
     if label.destination is not None:
-        question = f"the place to put {words} for the task: {task}"
-        add("place", question, points=[label.destination], labels=["place"])
+        add("place", _place_question(words, task), points=[label.destination], labels=["place"])
     if place is not None and goal.action in ("put", "push", "stack"):
         reference = demo.episode.orders[int(demo.order_index[frame])].destinations[0]
         add("place", phrase(reference), boxes=[place.box], labels=[place.item.label])
@@ -121,9 +123,28 @@ def frame_answers(
     if label.free_region is not None:
         add("free_space", "the largest free region of the table", boxes=[label.free_region], labels=["free space"])
     if label.trace is not None:
-        question = f"the path of the gripper until the current step is done, for the task: {task}"
-        add("gripper", question, traces=[label.trace], labels=["gripper"])
+        add("gripper", _path_question(task), traces=[label.trace], labels=["gripper"])
+    for other in label.others:
+        order, goal = other.order, other.order.goal
+        words, task, subtask = phrase(order.order.target), order.instruction, order.subtask
+        wanted = [label.visible[name] for name in (goal.target, goal.destinations[0]) if name in label.visible]
+        if goal.target in label.visible:
+            boxes, names = [one.box for one in wanted], [one.item.label for one in wanted]
+            add("task", task, boxes=boxes, labels=names, subtask=subtask)
+        if other.destination is not None:
+            question = _place_question(words, task)
+            add("place", question, points=[other.destination], labels=["place"], subtask=subtask)
+        if other.trace is not None:
+            add("gripper", _path_question(task), traces=[other.trace], labels=["gripper"], subtask=subtask)
     return answers
+
+
+def _place_question(words: str, task: str) -> str:
+    return f"the place to put {words} for the task: {task}"
+
+
+def _path_question(task: str) -> str:
+    return f"the path of the gripper until the current step is done, for the task: {task}"
 
 
 def grounding_row(demo: Demonstration, episode_index: int, frame: int, camera: str, size: int) -> dict[str, Any]:

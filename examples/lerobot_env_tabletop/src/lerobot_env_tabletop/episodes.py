@@ -225,14 +225,14 @@ def _plan(rng: np.random.Generator, task: Task, scene: Scene) -> tuple[list[Goal
     """One goal, or for long horizons a sequence of two to four that do not undo each other."""
     positions = start_positions(scene)
     if task.name != "long_horizon":
-        goals = possible_goals(task, scene, positions)
+        goals = possible_goals(task.actions, scene, positions)
         targets = {goal.target for goal in goals}
         return ([_pick(rng, goals)], len(goals)) if len(targets) >= 3 else None
     plan: list[Goal] = []
     used: set[str] = set()
     alternatives = 0
     for _ in range(int(rng.integers(2, 5))):
-        goals = [g for g in possible_goals(task, scene, positions) if not used & {g.target, *g.destinations}]
+        goals = [g for g in possible_goals(task.actions, scene, positions) if not used & {g.target, *g.destinations}]
         by_action = {goal.action for goal in goals}
         if not goals:
             return None
@@ -245,7 +245,15 @@ def _plan(rng: np.random.Generator, task: Task, scene: Scene) -> tuple[list[Goal
     return plan, alternatives
 
 
-def _refer(rng: np.random.Generator, goal: Goal, scene: Scene, attributes_only: bool) -> Order | None:
+def refer(rng: np.random.Generator, goal: Goal, scene: Scene, attributes_only: bool) -> Order | None:
+    """An order that means this goal and no other of the scene, None where words do not suffice.
+
+    Args:
+        rng: Chooses among the words.
+        goal: What is meant.
+        scene: Where.
+        attributes_only: Only words that stay true when things are moved.
+    """
     target = describe(scene.item(goal.target), scene.items, rng, attributes_only)
     places: list[Reference] = []
     for name in goal.destinations:
@@ -308,7 +316,7 @@ def _try_episode(rng: np.random.Generator, task: Task, split: Split, seed: int) 
         return None
     goals, alternatives = plan
     fleeting = split.interference or split.simple or len(goals) > 1
-    orders = [_refer(rng, goal, scene, attributes_only=fleeting) for goal in goals]
+    orders = [refer(rng, goal, scene, attributes_only=fleeting) for goal in goals]
     interference = _draw_interference(rng, goals[0], scene) if split.interference else None
     if any(order is None for order in orders) or (split.interference and interference is None):
         return None
@@ -329,4 +337,4 @@ def _try_episode(rng: np.random.Generator, task: Task, split: Split, seed: int) 
     )
 
 
-__all__ = ["SINGLE_TASKS", "Episode", "Interference", "make_episode", "start_positions"]
+__all__ = ["SINGLE_TASKS", "Episode", "Interference", "make_episode", "refer", "start_positions"]

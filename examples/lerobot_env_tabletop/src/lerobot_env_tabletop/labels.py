@@ -7,11 +7,13 @@ in column c and row r covers [c, c + 1] x [r, r + 1] and its centre is (c + 0.5,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .objects import FLOOR, Item
+from .other_orders import OtherOrder
 from .projection import CameraPose, camera_pose
 from .rendering import Renderer
 from .scene import FINE, FLOOR_GEOM, TABLE_GEOM, WORKSPACE
@@ -44,6 +46,21 @@ class Visible:
     pixels: int
 
 
+@dataclass(frozen=True)
+class OtherOrderLabels:
+    """Ground truth of one camera's image for an order that the episode does not give.
+
+    Attributes:
+        order: The order.
+        target, destination, trace: As of :class:`CameraLabels`, for this order.
+    """
+
+    order: OtherOrder
+    target: Point | None
+    destination: Point | None
+    trace: np.ndarray | None
+
+
 @dataclass
 class CameraLabels:
     """Ground truth of one camera's image.
@@ -58,6 +75,7 @@ class CameraLabels:
         free_region: Box around the largest empty disc of the table, None when partly hidden.
         trace: Path of the tool point from this frame to the end of the current order, ``[n, 2]``; None when a part of
             it is outside the image. Filled in when the episode is over.
+        others: Of other orders that could be given here.
     """
 
     camera: str
@@ -68,6 +86,7 @@ class CameraLabels:
     free: list[Point] = field(default_factory=list)
     free_region: Box | None = None
     trace: np.ndarray | None = None
+    others: list[OtherOrderLabels] = field(default_factory=list)
 
     @property
     def target_box(self) -> Box | None:
@@ -188,12 +207,13 @@ class Labeler:
         self._order = rng.permutation(len(self._grid))
         self._radii = np.array([item.radius for item in self._items])
 
-    def label(self, camera: str, goal: Goal | None) -> CameraLabels:
+    def label(self, camera: str, goal: Goal | None, others: Sequence[OtherOrder] = ()) -> CameraLabels:
         """Labels the view last given to ``renderer.update``, which must be that of ``camera``.
 
         Args:
             camera: Name of the camera.
             goal: What is being done; None leaves target and destination out.
+            others: Orders that could be given here instead.
         """
         labels = self._renderer.segmentation(FINE, self._by_geom, self._hides_nothing)
         pose = camera_pose(self._sim.model, self._sim.data, camera, self._renderer.size)
@@ -204,6 +224,10 @@ class Labeler:
         if goal is not None:
             result.target = self._target(view, result, goal, positions)
             result.destination = self._destination(view, result, goal, positions)
+        for other in others:
+            target = self._target(view, result, other.goal, positions)
+            destination = self._destination(view, result, other.goal, positions)
+            result.others.append(OtherOrderLabels(other, target, destination, trace_in_view(pose, other.path)))
         self._free_space(view, result, positions)
         return result
 

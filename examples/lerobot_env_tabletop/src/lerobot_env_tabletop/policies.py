@@ -45,7 +45,7 @@ def misread(episode: Episode, orders: tuple[Order, ...], rng: np.random.Generato
         places = tuple(_guess(place, episode.scene, rng) for place in order.destinations)
         goal = Goal(order.action, target, tuple(sorted(places)) if order.action == "between" else places)
         if len({target, *places}) <= len(places) or not feasible(goal, episode.scene, positions):
-            possible = possible_goals(TASKS[episode.task], episode.scene, positions)
+            possible = possible_goals(TASKS[episode.task].actions, episode.scene, positions)
             goal = possible[int(rng.integers(len(possible)))]
         goals.append(goal)
     return tuple(goals)

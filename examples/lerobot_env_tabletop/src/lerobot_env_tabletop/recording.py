@@ -11,6 +11,7 @@ from .env import TabletopEnv
 from .episodes import Episode, make_episode
 from .expert import Expert
 from .labels import CameraLabels, Labeler, trace_in_view
+from .other_orders import other_orders
 from .perturbation import Perturbation
 from .projection import CameraPose, camera_pose
 from .scene import CAMERAS
@@ -57,8 +58,17 @@ class Demonstration:
 class _Log:
     """Collects the frames of a running episode."""
 
-    def __init__(self, env: TabletopEnv, expert: Expert, rng: np.random.Generator, pixels: bool, stride: int) -> None:
-        self._env, self._expert, self._stride = env, expert, stride
+    def __init__(
+        self,
+        env: TabletopEnv,
+        expert: Expert,
+        seed: list[int],
+        pixels: bool,
+        stride: int,
+        orders: int,
+    ) -> None:
+        self._env, self._expert, self._stride, self._others = env, expert, stride, orders
+        rng, self._rng = np.random.default_rng([*seed, 2]), np.random.default_rng([*seed, 3])
         self._first = int(rng.integers(stride)) if stride > 1 else 0
         self.seen: list[int] = []
         self._labeler = Labeler(env.simulation, env.renderer, rng) if pixels else None
@@ -83,10 +93,11 @@ class _Log:
             return
         self.seen.append(frame)
         goal = sim.episode.goals[sim.progress] if sim.progress < len(sim.episode.goals) else None
+        others = other_orders(sim, goal, self._expert.phase, self._rng, self._others) if self._others else []
         for camera in CAMERAS:
             self._env.renderer.update(sim.data, camera)
             self.images[camera].append(self._env.renderer.rgb())
-            self.labels[camera].append(self._labeler.label(camera, goal))
+            self.labels[camera].append(self._labeler.label(camera, goal, others))
             self.poses[camera].append(camera_pose(sim.model, sim.data, camera, self._env.image_size))
 
     def act(self, action: np.ndarray, simulation: Simulation) -> None:
@@ -106,7 +117,7 @@ def _draw_traces(log: _Log) -> None:
 
 
 def play(
-    env: TabletopEnv, episode: Episode, noise: float = 1.0, pixels: bool = True, stride: int = 1
+    env: TabletopEnv, episode: Episode, noise: float = 1.0, pixels: bool = True, stride: int = 1, orders: int = 0
 ) -> Demonstration | None:
     """Lets the expert play an episode and labels its frames; None when it does not succeed.
 
@@ -116,12 +127,13 @@ def play(
         noise: Scale of the perturbations, 0 for none.
         pixels: False leaves images and labels out.
         stride: Look at every so many-th frame only, from a random one on.
+        orders: How many other orders to label at a frame that was looked at; see :func:`~.other_orders.other_orders`.
     """
     env.start(episode)
     expert = env.expert()
     seed = [zlib.crc32(f"record/{episode.split}/{episode.task}".encode()), episode.seed]
-    perturb, rng = Perturbation(np.random.default_rng([*seed, 1]), noise), np.random.default_rng([*seed, 2])
-    log, sim = _Log(env, expert, rng, pixels, stride), env.simulation
+    perturb = Perturbation(np.random.default_rng([*seed, 1]), noise)
+    log, sim = _Log(env, expert, seed, pixels, stride, orders), env.simulation
     while not (sim.success or sim.failed) and sim.steps < episode.max_steps:
         log.see()
         action = expert.act()
@@ -157,6 +169,7 @@ def demonstrate(
     noise: float = 1.0,
     pixels: bool = True,
     stride: int = 1,
+    orders: int = 0,
 ) -> Demonstration:
     """Demonstration number ``index`` of a recording; the arguments fix every byte of its states and actions.
 
@@ -170,7 +183,7 @@ def demonstrate(
     try:
         for attempt in range(_MAX_ATTEMPTS):
             number = _RECORDED_SEEDS * (seed + 1) + index * _MAX_ATTEMPTS + attempt
-            demonstration = play(env, make_episode(task, split, number), noise, pixels, stride)
+            demonstration = play(env, make_episode(task, split, number), noise, pixels, stride, orders)
             if demonstration is not None:
                 return demonstration
     finally:

@@ -40,6 +40,7 @@ class SceneSettings:
         tasks: Tasks, taking turns.
         image_size: Width and height of the images in pixels.
         stride: An image of each camera every so many steps.
+        orders: Other orders that are asked about each image.
     """
 
     scenes: int
@@ -48,6 +49,7 @@ class SceneSettings:
     tasks: tuple[str, ...]
     image_size: int
     stride: int
+    orders: int
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -62,6 +64,7 @@ def write_scenes(
     seed: int = 0,
     image_size: int = 224,
     stride: int = 12,
+    orders: int = 0,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -75,6 +78,8 @@ def write_scenes(
         seed: Number of the set; each gives other scenes.
         image_size: Width and height of the images in pixels.
         stride: An image of each camera every so many steps of the episode.
+        orders: How many orders that the episode does not give are asked about each image too, where one could be given
+            (:func:`~.other_orders.other_orders`): what it is about, where that goes, and the expert's way.
         workers: Processes; None takes one per core. More than one are started with ``spawn``: call this from under
             ``if __name__ == "__main__"``.
         progress: Show a progress bar on stderr.
@@ -87,7 +92,7 @@ def write_scenes(
             into it.
     """
     folder = Path(output).expanduser()
-    settings = _settings(scenes, split, seed, image_size, stride)
+    settings = _settings(scenes, split, seed, image_size, stride, orders)
     with alone(folder):
         report = _claim(folder, settings)
         if not report["complete"]:
@@ -95,17 +100,17 @@ def write_scenes(
     return folder
 
 
-def _settings(scenes: int, split: str, seed: int, image_size: int, stride: int) -> SceneSettings:
+def _settings(scenes: int, split: str, seed: int, image_size: int, stride: int, orders: int) -> SceneSettings:
     try:
         tasks = get_split(split).tasks
     except ValueError as error:
         raise RecordingError(str(error)) from error
-    if scenes < 1 or seed < 0 or stride < 1 or not 16 <= image_size <= MAX_IMAGE_SIZE:
+    if scenes < 1 or seed < 0 or stride < 1 or orders < 0 or not 16 <= image_size <= MAX_IMAGE_SIZE:
         raise RecordingError(
-            f"scenes and stride must be at least 1, seed at least 0, image_size from 16 to {MAX_IMAGE_SIZE}; "
-            f"got {scenes}, {stride}, {seed}, {image_size}."
+            "scenes and stride must be at least 1, seed and orders at least 0, image_size from 16 to "
+            f"{MAX_IMAGE_SIZE}; got {scenes}, {stride}, {seed}, {orders}, {image_size}."
         )
-    return SceneSettings(scenes, seed, split, tasks, image_size, stride)
+    return SceneSettings(scenes, seed, split, tasks, image_size, stride, orders)
 
 
 def _claim(folder: Path, settings: SceneSettings) -> dict[str, Any]:
@@ -166,7 +171,13 @@ def _write_shard(folder: Path, settings: SceneSettings, shard: int) -> tuple[int
     images = 0
     for index in _scenes_of(settings, shard):
         demo = demonstrate(
-            index, settings.seed, settings.split, settings.tasks, settings.image_size, stride=settings.stride
+            index,
+            settings.seed,
+            settings.split,
+            settings.tasks,
+            settings.image_size,
+            stride=settings.stride,
+            orders=settings.orders,
         )
         for at, frame in enumerate(demo.seen):
             for camera in CAMERAS:
@@ -193,6 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--split", default="train", choices=list(SPLITS), help="where scenes are drawn from (train)")
     parser.add_argument("--image-size", type=int, default=224, help="width and height in pixels (224)")
     parser.add_argument("--stride", type=int, default=12, help="an image of each camera every so many steps (12)")
+    parser.add_argument("--orders", type=int, default=0, help="other orders that are asked about each image (0)")
     parser.add_argument("--workers", type=int, help="processes (one per core)")
     try:
         folder = write_scenes(**vars(parser.parse_args(argv)))

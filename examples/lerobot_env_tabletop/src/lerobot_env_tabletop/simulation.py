@@ -67,9 +67,15 @@ class Simulation:
         """Whether the first object that the tool point came down to is the one the instruction names first."""
         return self.approached == self.episode.goals[0].target
 
-    def fork(self) -> Simulation:
-        """A copy that runs on by itself and leaves this one as it is."""
+    def fork(self, episode: Episode | None = None) -> Simulation:
+        """A copy that runs on by itself and leaves this one as it is.
+
+        Args:
+            episode: What is asked from now on, of the same scene; None goes on with what was asked.
+        """
         other = copy.copy(self)
+        if episode is not None:
+            other.episode, other.progress, other.failed, other._settled = episode, 0, False, 0
         other.data = copy.copy(self.data)
         other.controller = self.controller.fork(other.data)
         other._reference = dict(self._reference)

@@ -6,7 +6,7 @@ table under the centre of a container or zone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import cos, pi, sin
@@ -161,11 +161,14 @@ def _pool(action: Action, items: list[Item]) -> list[Item]:
     return [item for item in items if item.kind == kinds.get(action, "object")]
 
 
-def possible_goals(task: Task, scene: Scene, positions: Positions) -> list[Goal]:
-    """Every goal an order of the task could mean in this scene; guessing one of them at random is the chance level."""
+def possible_goals(actions: Sequence[Action], scene: Scene, positions: Positions) -> list[Goal]:
+    """Every goal an order with one of these actions could mean in this scene.
+
+    With the actions of a task, guessing one of them at random is the task's chance level.
+    """
     items = [item for item in scene.items if item.mentionable]
     goals: list[Goal] = []
-    for action in task.actions:
+    for action in actions:
         for target in _pool("stack", items):
             for names in permutations([item.name for item in _pool(action, items)], 2 if action == "between" else 1):
                 if action != "between" or names[0] < names[1]:

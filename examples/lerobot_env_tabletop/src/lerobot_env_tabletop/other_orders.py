@@ -1,0 +1,102 @@
+"""Orders that an episode does not give, but could at this moment, and the way the expert goes when one is given.
+
+An image of an episode has one order, so what is to happen can be guessed from the image as far as it shows it. With
+several orders about one image only the words tell them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .episodes import refer
+from .expert import Expert
+from .language import Order, render
+from .simulation import Simulation
+from .splits import get_split
+from .tasks import TASKS, Goal, possible_goals
+
+_MAX_STEPS = 60  # most take 12 to 42; an expert that is not done by then is lost
+_EMPTY, _HOLDING = ("reach", "descend"), ("lift", "carry")
+
+
+@dataclass(frozen=True)
+class OtherOrder:
+    """An order that could be given at a moment of an episode.
+
+    Attributes:
+        order: The order.
+        goal: Its references resolved.
+        instruction: Its words.
+        subtask: What the expert begins with, in words.
+        path: Tool points ``[m, 3]`` in metres, from that moment until the order is fulfilled.
+    """
+
+    order: Order
+    goal: Goal
+    instruction: str
+    subtask: str
+    path: np.ndarray
+
+
+def other_orders(
+    simulation: Simulation, goal: Goal | None, phase: str, rng: np.random.Generator, count: int
+) -> list[OtherOrder]:
+    """At most ``count`` orders, each played out by the expert in a copy of the simulation.
+
+    Args:
+        simulation: The running episode; it is left as it is.
+        goal: What is being done, which is none of the answers; None when everything is done.
+        phase: What the expert is doing. With an empty hand on its way, anything that the split's tasks ask for can be
+            ordered; with an object in the hand, other places for it; at other moments nothing.
+        rng: Draws the orders, actions alike often, and their words.
+        count: How many, at most: there are fewer where the scene allows fewer, or the expert fails.
+    """
+    if goal is None or phase not in (*_EMPTY, *_HOLDING):
+        return []
+    goals = _goals(simulation, goal, held=phase in _HOLDING)
+    found: list[OtherOrder] = []
+    while goals and len(found) < count:
+        actions = sorted({one.action for one in goals})
+        action = actions[int(rng.integers(len(actions)))]
+        alike = [one for one in goals if one.action == action]
+        chosen = alike[int(rng.integers(len(alike)))]
+        goals.remove(chosen)
+        other = _played(simulation, chosen, rng)
+        if other is not None:
+            found.append(other)
+    return found
+
+
+def _goals(simulation: Simulation, goal: Goal, held: bool) -> list[Goal]:
+    episode = simulation.episode
+    actions = dict.fromkeys(action for task in get_split(episode.split).tasks for action in TASKS[task].actions)
+    allowed = possible_goals(tuple(actions), episode.scene, simulation.positions())
+    if held:  # what is held cannot be pushed
+        allowed = [one for one in allowed if one.target == goal.target and one.action != "push"]
+    return [one for one in allowed if one != goal]
+
+
+def _played(simulation: Simulation, goal: Goal, rng: np.random.Generator) -> OtherOrder | None:
+    """The order with the expert's way, None where words or the expert fail."""
+    episode = simulation.episode
+    order = refer(rng, goal, episode.scene, attributes_only=True)
+    if order is None:
+        return None
+    instruction = render((order,), rng, get_split(episode.split).unseen_wording)
+    told = replace(episode, goals=(goal,), orders=(order,), instruction=instruction, interference=None)
+    copy = simulation.fork(told)
+    expert = Expert(copy, rng)
+    subtask, path = expert.subtask, [copy.controller.tool_position]
+    for _ in range(_MAX_STEPS):
+        copy.step(expert.act())
+        path.append(copy.controller.tool_position)
+        if copy.success:
+            return OtherOrder(order, goal, instruction, subtask, np.stack(path))
+        if copy.failed:
+            break
+    return None
+
+
+__all__ = ["OtherOrder", "other_orders"]
