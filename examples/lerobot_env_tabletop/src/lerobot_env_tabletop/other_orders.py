@@ -12,7 +12,7 @@ import numpy as np
 
 from .episodes import refer
 from .expert import Expert
-from .language import Order, render
+from .language import Action, Order, render
 from .simulation import Simulation
 from .splits import get_split
 from .tasks import TASKS, Goal, possible_goals
@@ -71,8 +71,8 @@ def other_orders(
 
 def _goals(simulation: Simulation, goal: Goal, held: bool) -> list[Goal]:
     episode = simulation.episode
-    actions = dict.fromkeys(action for task in get_split(episode.split).tasks for action in TASKS[task].actions)
-    allowed = possible_goals(tuple(actions), episode.scene, simulation.positions())
+    actions: set[Action] = {action for task in get_split(episode.split).tasks for action in TASKS[task].actions}
+    allowed = possible_goals(sorted(actions), episode.scene, simulation.positions())
     if held:  # what is held cannot be pushed
         allowed = [one for one in allowed if one.target == goal.target and one.action != "push"]
     return [one for one in allowed if one != goal]
