@@ -18,6 +18,7 @@ from .labels import Box, CameraLabels, Point, Visible
 from .language import Order, describe, phrase
 from .recording import Demonstration
 from .scene import CAMERAS
+from .tasks import Goal
 
 LICENSE = "Apache-2.0"
 SOURCE = "lerobot_env_tabletop"
@@ -99,6 +100,22 @@ def frame_answers(
             }
         )
 
+    # What is asked of an order, the episode's own or another.
+
+    def ask_task(task: str, goal: Goal, **more: Any) -> None:
+        if goal.target in label.visible:
+            wanted = [label.visible[name] for name in (goal.target, goal.destinations[0]) if name in label.visible]
+            add("task", task, boxes=[one.box for one in wanted], labels=[one.item.label for one in wanted], **more)
+
+    def ask_place(words: str, task: str, point: Point | None, **more: Any) -> None:
+        if point is not None:
+            add("place", f"the place to put {words} for the task: {task}", points=[point], labels=["place"], **more)
+
+    def ask_path(task: str, trace: np.ndarray | None, **more: Any) -> None:
+        if trace is not None:
+            question = f"the path of the gripper until the current step is done, for the task: {task}"
+            add("gripper", question, traces=[trace], labels=["gripper"], **more)
+
     if seen:
         add("objects", "everything on the table", boxes=[v.box for v in seen], labels=[v.item.label for v in seen])
     if target is not None:
@@ -110,41 +127,22 @@ def frame_answers(
         region = [] if target is None else [target]
         boxes, names = [one.box for one in region], [one.item.label for one in region]
         add("target", words, points=[label.target], boxes=boxes, labels=[words, *names])
-    if label.destination is not None:
-        add("place", _place_question(words, task), points=[label.destination], labels=["place"])
+    ask_place(words, task, label.destination)
     if place is not None and goal.action in ("put", "push", "stack"):
         reference = demo.episode.orders[int(demo.order_index[frame])].destinations[0]
         add("place", phrase(reference), boxes=[place.box], labels=[place.item.label])
-    if target is not None:
-        wanted = [target] if place is None else [target, place]
-        add("task", task, boxes=[one.box for one in wanted], labels=[one.item.label for one in wanted])
+    ask_task(task, goal)
     if label.free:
         add("free_space", "free space on the table", points=label.free, labels=["free space"] * len(label.free))
     if label.free_region is not None:
         add("free_space", "the largest free region of the table", boxes=[label.free_region], labels=["free space"])
-    if label.trace is not None:
-        add("gripper", _path_question(task), traces=[label.trace], labels=["gripper"])
+    ask_path(task, label.trace)
     for other in label.others:
-        order, goal = other.order, other.order.goal
-        words, task, subtask = phrase(order.order.target), order.instruction, order.subtask
-        wanted = [label.visible[name] for name in (goal.target, goal.destinations[0]) if name in label.visible]
-        if goal.target in label.visible:
-            boxes, names = [one.box for one in wanted], [one.item.label for one in wanted]
-            add("task", task, boxes=boxes, labels=names, subtask=subtask)
-        if other.destination is not None:
-            question = _place_question(words, task)
-            add("place", question, points=[other.destination], labels=["place"], subtask=subtask)
-        if other.trace is not None:
-            add("gripper", _path_question(task), traces=[other.trace], labels=["gripper"], subtask=subtask)
+        order = other.order
+        ask_task(order.instruction, order.goal, subtask=order.subtask)
+        ask_place(phrase(order.order.target), order.instruction, other.destination, subtask=order.subtask)
+        ask_path(order.instruction, other.trace, subtask=order.subtask)
     return answers
-
-
-def _place_question(words: str, task: str) -> str:
-    return f"the place to put {words} for the task: {task}"
-
-
-def _path_question(task: str) -> str:
-    return f"the path of the gripper until the current step is done, for the task: {task}"
 
 
 def grounding_row(demo: Demonstration, episode_index: int, frame: int, camera: str, size: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .control import CONTROL_HZ
 from .episodes import Episode, make_episode
-from .expert import Expert, expert_rng
+from .expert import Expert, expert_rng, way_of_order
 from .labels import CameraLabels, Labeler, trace_in_view
 from .projection import camera_pose
 from .rendering import Renderer
@@ -130,11 +130,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         """Tool points ``[n, 3]`` in metres that the expert would visit from here to the end of the current order."""
         sim = self.simulation.fork()
         expert = Expert(sim, expert_rng(self.split, self.task, self.episode.seed))
-        order, path = sim.progress, [sim.controller.tool_position]
-        while sim.progress == order and not sim.failed and len(path) <= TASKS[self.task].max_steps:
-            sim.step(expert.act())
-            path.append(sim.controller.tool_position)
-        return np.stack(path)
+        return way_of_order(sim, expert, TASKS[self.task].max_steps)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
         """Draws and starts the episode of ``seed``; without one, the next of the environment's own random stream."""

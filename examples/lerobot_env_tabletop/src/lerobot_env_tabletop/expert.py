@@ -384,6 +384,24 @@ class Expert:
         return self._move(point, 0.0, _CLOSE, self._fine_speed)
 
 
+def way_of_order(simulation: Simulation, expert: Expert, steps: int) -> np.ndarray:
+    """Lets the expert play on until the current order is fulfilled.
+
+    Args:
+        simulation: What is played; give a copy to leave the episode as it is.
+        expert: Its expert.
+        steps: Most control steps; it also ends where the episode has failed.
+
+    Returns:
+        Tool points ``[n, 3]`` in metres, the present one first.
+    """
+    order, path = simulation.progress, [simulation.controller.tool_position]
+    while simulation.progress == order and not simulation.failed and len(path) <= steps:
+        simulation.step(expert.act())
+        path.append(simulation.controller.tool_position)
+    return np.stack(path)
+
+
 def expert_rng(split: str, task: str, seed: int) -> np.random.Generator:
     """The expert's own random stream for an episode, separate from the one that drew the episode."""
     return np.random.default_rng([zlib.crc32(f"expert/{split}/{task}".encode()), seed])

@@ -52,11 +52,10 @@ class OtherOrderLabels:
 
     Attributes:
         order: The order.
-        target, destination, trace: As of :class:`CameraLabels`, for this order.
+        destination, trace: As of :class:`CameraLabels`, for this order.
     """
 
     order: OtherOrder
-    target: Point | None
     destination: Point | None
     trace: np.ndarray | None
 
@@ -225,9 +224,8 @@ class Labeler:
             result.target = self._target(view, result, goal, positions)
             result.destination = self._destination(view, result, goal, positions)
         for other in others:
-            target = self._target(view, result, other.goal, positions)
             destination = self._destination(view, result, other.goal, positions)
-            result.others.append(OtherOrderLabels(other, target, destination, trace_in_view(pose, other.path)))
+            result.others.append(OtherOrderLabels(other, destination, trace_in_view(pose, other.path)))
         self._free_space(view, result, positions)
         return result
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .episodes import refer
-from .expert import Expert
+from .expert import Expert, way_of_order
 from .language import Action, Order, render
 from .simulation import Simulation
 from .splits import get_split
@@ -53,7 +53,7 @@ def other_orders(
         rng: Draws the orders, actions alike often, and their words.
         count: How many, at most: there are fewer where the scene allows fewer, or the expert fails.
     """
-    if goal is None or phase not in (*_EMPTY, *_HOLDING):
+    if count == 0 or goal is None or phase not in (*_EMPTY, *_HOLDING):
         return []
     goals = _goals(simulation, goal, held=phase in _HOLDING)
     found: list[OtherOrder] = []
@@ -88,15 +88,8 @@ def _played(simulation: Simulation, goal: Goal, rng: np.random.Generator) -> Oth
     told = replace(episode, goals=(goal,), orders=(order,), instruction=instruction, interference=None)
     copy = simulation.fork(told)
     expert = Expert(copy, rng)
-    subtask, path = expert.subtask, [copy.controller.tool_position]
-    for _ in range(_MAX_STEPS):
-        copy.step(expert.act())
-        path.append(copy.controller.tool_position)
-        if copy.success:
-            return OtherOrder(order, goal, instruction, subtask, np.stack(path))
-        if copy.failed:
-            break
-    return None
+    subtask, path = expert.subtask, way_of_order(copy, expert, _MAX_STEPS)
+    return OtherOrder(order, goal, instruction, subtask, path) if copy.success else None
 
 
 __all__ = ["OtherOrder", "other_orders"]

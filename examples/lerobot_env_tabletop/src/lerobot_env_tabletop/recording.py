@@ -93,7 +93,7 @@ class _Log:
             return
         self.seen.append(frame)
         goal = sim.episode.goals[sim.progress] if sim.progress < len(sim.episode.goals) else None
-        others = other_orders(sim, goal, self._expert.phase, self._rng, self._others) if self._others else []
+        others = other_orders(sim, goal, self._expert.phase, self._rng, self._others)
         for camera in CAMERAS:
             self._env.renderer.update(sim.data, camera)
             self.images[camera].append(self._env.renderer.rgb())
