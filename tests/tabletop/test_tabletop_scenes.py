@@ -39,7 +39,7 @@ def test_frames_are_those_of_the_recording_with_the_same_seed(scenes):
     assert few.seen == list(range(few.seen[0], len(whole), 10))
     for at, frame in enumerate(few.seen):
         np.testing.assert_array_equal(few.images["wrist"][at], whole.images["wrist"][frame])
-        asked = frame_answers(whole, frame, whole.labels["front"][frame], others=None)
+        asked = frame_answers(whole, frame, whole.labels["front"][frame], other_items=None)
         mine = [
             row
             for row in rows

@@ -56,7 +56,7 @@ def _other_items(demo: Demonstration, frame: int, label: CameraLabels) -> Iterat
 
 
 def frame_answers(
-    demo: Demonstration, frame: int, label: CameraLabels, others: int | None = 1
+    demo: Demonstration, frame: int, label: CameraLabels, other_items: int | None = 1
 ) -> list[dict[str, Any]]:
     """Every question that this frame of this camera answers.
 
@@ -64,7 +64,7 @@ def frame_answers(
         demo: The episode.
         frame: Which of its frames.
         label: What the camera sees in it.
-        others: Of how many items that the order is not about it is asked where they are; None for all.
+        other_items: Of how many items that the order is not about it is asked where they are; None for all.
 
     Returns:
         Dicts with ``role``, ``kind``, ``instruction``, ``points``, ``boxes``, ``traces`` and ``labels`` (one
@@ -120,7 +120,7 @@ def frame_answers(
         add("objects", "everything on the table", boxes=[v.box for v in seen], labels=[v.item.label for v in seen])
     if target is not None:
         add("target", words, boxes=[target.box], labels=[target.item.label])
-    for shown, name in islice(_other_items(demo, frame, label), others):
+    for shown, name in islice(_other_items(demo, frame, label), other_items):
         add("object", name, boxes=[shown.box], labels=[shown.item.label])
         add("object", name, points=[shown.point], boxes=[shown.box], labels=[name, shown.item.label])
     if label.target is not None:

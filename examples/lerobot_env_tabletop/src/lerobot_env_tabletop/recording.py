@@ -67,7 +67,7 @@ class _Log:
         stride: int,
         orders: int,
     ) -> None:
-        self._env, self._expert, self._stride, self._others = env, expert, stride, orders
+        self._env, self._expert, self._stride, self._orders = env, expert, stride, orders
         rng, self._rng = np.random.default_rng([*seed, 2]), np.random.default_rng([*seed, 3])
         self._first = int(rng.integers(stride)) if stride > 1 else 0
         self.seen: list[int] = []
@@ -93,7 +93,7 @@ class _Log:
             return
         self.seen.append(frame)
         goal = sim.episode.goals[sim.progress] if sim.progress < len(sim.episode.goals) else None
-        others = other_orders(sim, goal, self._expert.phase, self._rng, self._others)
+        others = other_orders(sim, goal, self._expert.phase, self._rng, self._orders)
         for camera in CAMERAS:
             self._env.renderer.update(sim.data, camera)
             self.images[camera].append(self._env.renderer.rgb())

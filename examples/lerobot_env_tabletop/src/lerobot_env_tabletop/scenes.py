@@ -184,7 +184,7 @@ def _write_shard(folder: Path, settings: SceneSettings, shard: int) -> tuple[int
                 name = f"{names}/{index:06d}-{frame:03d}-{camera}.jpg"
                 Image.fromarray(demo.images[camera][at]).save(folder / name, quality=95, subsampling=0)
                 images += 1
-                answers = frame_answers(demo, frame, demo.labels[camera][at], others=None)
+                answers = frame_answers(demo, frame, demo.labels[camera][at], other_items=None)
                 where = grounding_row(demo, index, frame, camera, settings.image_size)
                 rows += [{**where, "image": name, **answer} for answer in answers]
     schema = grounding_schema().append(pa.field("image", pa.string()))
