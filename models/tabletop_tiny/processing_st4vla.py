@@ -185,8 +185,9 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
 
         Args:
             images, text: as in `__call__`; one view per text is usual.
-            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): `auto`, `point`, `box` or `trace`; or
-                `spatial`: the text is a task, asked in the spatial prompt exactly as it is used for acting.
+            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): `auto`, `point` or `box`: the text is what to
+                find. `spatial`: the text is a task, asked in the spatial prompt exactly as it is used for acting.
+                `trace`: the text is a task; the same prompt, and the request for the end effector's path.
             image_size (*optional*): (height, width); the processor's own by default; `None` keeps the native size,
                 fitted by the image processor's `smart_resize`.
             answers (`list[GroundingResult]`, *optional*): one per text, in pixels of the sample's first image: adds
@@ -378,8 +379,11 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
         )
 
     def _question(self, kind: str, words: str) -> str:
+        if kind in ("spatial", "trace"):
+            task = self._clean_instruction(words)
+            words = resolve_spatial_prompt(self.spatial_prompt).replace("{instruction}", task)
         if kind == "spatial":
-            return resolve_spatial_prompt(self.spatial_prompt).replace("{instruction}", self._clean_instruction(words))
+            return words
         return resolve_grounding_question(kind).replace("{instruction}", self._refuse_special_tokens(words))
 
     def _clean_instruction(self, instruction: str) -> str:

@@ -93,6 +93,8 @@ class ParsedText:
     """Groups that the text does not complete: their points stand, but they are not a trace."""
     says_none: bool = False
     """The text is, or holds, an explicit empty list."""
+    says_trace: bool = False
+    """The text says of something that it is a trace, readable or not: then lists of points are points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,12 +375,12 @@ class BracketReader:
         self.text, self.grammar, self.limits = text, grammar, limits
         self.findings = Findings(text, limits)
         self.broken_groups: set[int] = set()
-        self.says_none = False
+        self.says_none = self.says_trace = False
 
     def read(self) -> ParsedText:
         with suppress(LimitReachedError):  # listed by `Findings` as "too many items"
             self._region(0, len(self.text), inside_string=False)
-        return ParsedText(self.findings.found, frozenset(self.broken_groups), self.says_none)
+        return ParsedText(self.findings.found, frozenset(self.broken_groups), self.says_none, self.says_trace)
 
     # 1. Text: brackets and tags, one after the other
 
@@ -406,6 +408,7 @@ class BracketReader:
             if self._text_between(state.label_end, match.start()):
                 state.label = None
             state.tag, state.tag_start = _TAG_KINDS[match["tag"]], match.start()
+            self.says_trace |= state.tag == "trace"
         state.label_end = match.end()
 
     def _bracket(self, state: _Region, start: int, end: int) -> int:
@@ -464,6 +467,7 @@ class BracketReader:
             self.findings.reject(node.span, RejectReason.WRONG_COUNT)
 
     def _mapping(self, node: Node, group: int) -> None:
+        self.says_trace |= any(self.grammar.keys.get(key) == "trace" for key in node.keys)
         if node.problem is not None and any(key in self.grammar.keys for key in node.keys):
             self.findings.reject(node.span, node.problem)
             return

@@ -176,8 +176,9 @@ class GroundingResult:
             model_size (`tuple[int, int]`, *optional*): `(width, height)` of the resized image that the model saw.
                 Needed by `qwen2_5_vl`, whose coordinates are pixels of that image; ignored by relative dialects.
             kind (`str`, *optional*, defaults to `"auto"`): what was asked for. `"trace"` makes one ordered trace of
-                the points written in one list, for dialects that write both alike; `"point"` keeps them apart, which
-                only MolmoAct's lists do not do by themselves. Items that say what they are stay what they are.
+                the points written in one list, for dialects that write both alike, unless the text has a trace that
+                says so itself; `"point"` keeps them apart, which only MolmoAct's lists do not do by themselves. Items
+                that say what they are stay what they are.
             limits ([`ParseLimits`], *optional*): bounds on the text.
 
         Returns:
@@ -204,7 +205,10 @@ class GroundingResult:
     def to_text(
         self, dialect: str = "qwen2_5_vl", *, model_size: Size | None = None, decimals: int | None = None
     ) -> str:
-        """Writes points, boxes and traces, in this order, as a model of this dialect would; always the same text.
+        """Writes boxes, points and traces, in this order, as a model of this dialect would; always the same text.
+
+        What a path is about, and single points of it, so stand before the path: a model that writes them first can
+        go by them.
 
         Args:
             dialect (`str`, *optional*, defaults to `"qwen2_5_vl"`): a name in [`DIALECTS`].
@@ -229,7 +233,7 @@ class GroundingResult:
         places = check_decimals(spec, decimals, self.image_size)
         extent = space.target[2:]
         items: list[WrittenItem] = []
-        for item in (*self.points, *self.boxes, *self.traces):
+        for item in (*self.boxes, *self.points, *self.traces):
             kind = kind_of(item)
             if kind not in spec.kinds:
                 able = ", ".join(name for name, other in DIALECTS.items() if kind in other.kinds)
@@ -340,7 +344,7 @@ def _parse(text: str, dialect: Dialect, kind: AnswerKind, limits: ParseLimits) -
     if kind not in ("auto", "point", "box", "trace"):
         raise ValueError(f"`kind` must be one of auto, point, box, trace; got {kind!r}.")
     parsed = dialect.read(text[: limits.max_chars], limits)
-    if kind == "trace" or (dialect.lists_are_traces and kind != "point"):
+    if (kind == "trace" and not parsed.says_trace) or (dialect.lists_are_traces and kind != "point"):
         found = _join_traces(parsed)
     else:
         found = list(parsed.found)

@@ -54,7 +54,7 @@ def compute_answers(model_path: Path) -> None:
     for number, example in enumerate(load_examples()):
         image = open_upload(example.path).image
         answers[number] = Asked(
-            grounder.ask(image, example.text, example.kind, False, 128), grounder.name, grounder.device
+            grounder.ask(image, example.text, example.kind, False, 256), grounder.name, grounder.device
         ).to_dict()
         print(f"{example.title}: {answers[number]['raw_text']}")
     ANSWERS.write_text(json.dumps({"fingerprint": fingerprint, "answers": answers}, indent=1) + "\n")

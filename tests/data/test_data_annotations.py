@@ -195,7 +195,11 @@ def test_rows_of_a_known_episode(annotated: Callable[..., Path]) -> None:
     # Frame 6 shows the gripper of row 5, at x = 10; the stretch ends with row 9, shown at x = 16.
     # That is too short a path; from frame 3 on it is long enough.
     assert "gripper" not in at_frame_6
-    (trace,) = next(row for row in rows if row["frame_index"] == 3 and row["kind"] == "trace")["traces"]
+    path = next(row for row in rows if row["frame_index"] == 3 and row["kind"] == "trace")
+    assert path["instruction"] == "push the red block"
+    assert path["boxes"] == next(r for r in rows if r["frame_index"] == 3 and r["role"] == "task")["boxes"]
+    assert path["labels"] == ["object to pick up", "place to put it", "gripper"]
+    (trace,) = path["traces"]
     np.testing.assert_allclose(trace[0], [4.0, 30.0])
     np.testing.assert_allclose(trace[-1], [16.0, 30.0])
     assert len(trace) <= 10

@@ -73,7 +73,11 @@ def test_a_box_that_reaches_out_is_clipped_and_listed(processor: Any, draw_view:
             "box",
             'the RED cube Output the bounding box coordinates in JSON format, with the keys "bbox_2d" and "label".',
         ),
-        ("trace", "the RED cube Predict the trajectory that the end effector should take. "),
+        (
+            "trace",
+            "Your task is to the RED cube. Figure out how to execute it, then locate the key object needed. "
+            "Predict the trajectory that the end effector should take. ",
+        ),
     ],
 )
 def test_questions_by_kind(processor: Any, draw_view: Callable, kind: str, words: str) -> None:

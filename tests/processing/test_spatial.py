@@ -154,6 +154,16 @@ def test_qwen_traces() -> None:
     assert traces(read('{"point_2d": [[3, 4], [5, 6], [7, 8]], "label": "gripper"}', kind="trace")) == expected
 
 
+def test_points_beside_a_trace_are_points() -> None:
+    text = '[{"point_2d": [3, 4], "label": "end"}, {"point_2d": [1, 2]}, {"trace_2d": [[1, 2], [3, 4]]}]'
+    result = read(text, kind="trace")
+    assert points(result) == [((3, 4), "end"), ((1, 2), None)]
+    assert traces(result) == [(((1, 2), (3, 4)), None)]
+    # A trace that cannot be read, or is cut off, is not made up from them.
+    for broken in (text.replace("[1, 2], [3", "[1, 2, 5], [3"), text[:-6], text[:-20], "<trace>[[1, 2" + text[:61]):
+        assert traces(read(broken, kind="trace")) == []
+
+
 def test_one_trace_per_list() -> None:
     result = read("[(1, 2), (3, 4)]\n[(5, 6), (7, 8), (9, 9)]", kind="trace")
     assert [len(trace.points) for trace in result.traces] == [2, 3]
@@ -452,20 +462,20 @@ FULL = GroundingResult(
     [
         (
             "qwen2_5_vl",
-            '[{"point_2d": [64, 48], "label": "a\\u003cb"}, {"point_2d": [320, 240]}, '
-            '{"bbox_2d": [0, 12, 640, 480], "label": "the \\"é\\""}, '
+            '[{"bbox_2d": [0, 12, 640, 480], "label": "the \\"é\\""}, '
+            '{"point_2d": [64, 48], "label": "a\\u003cb"}, {"point_2d": [320, 240]}, '
             '{"trace_2d": [[64, 48], [320, 240]], "label": "arm"}]',
         ),
         (
             "qwen3_vl",
-            '[{"point_2d": [100, 100], "label": "a\\u003cb"}, {"point_2d": [500, 500]}, '
-            '{"bbox_2d": [0, 25, 1000, 1000], "label": "the \\"é\\""}, '
+            '[{"bbox_2d": [0, 25, 1000, 1000], "label": "the \\"é\\""}, '
+            '{"point_2d": [100, 100], "label": "a\\u003cb"}, {"point_2d": [500, 500]}, '
             '{"trace_2d": [[100, 100], [500, 501]], "label": "arm"}]',
         ),
         (
             "gemini",
-            '[{"point": [100, 100], "label": "a\\u003cb"}, {"point": [500, 500]}, '
-            '{"box_2d": [25, 0, 1000, 1000], "label": "the \\"é\\""}, '
+            '[{"box_2d": [25, 0, 1000, 1000], "label": "the \\"é\\""}, '
+            '{"point": [100, 100], "label": "a\\u003cb"}, {"point": [500, 500]}, '
             '{"trace": [[100, 100], [501, 500]], "label": "arm"}]',
         ),
     ],

@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lerobot_env_tabletop.annotations import frame_answers
+from lerobot_env_tabletop.annotations import PATH_CORNERS, frame_answers
 from lerobot_env_tabletop.env import TabletopEnv
 from lerobot_env_tabletop.episodes import make_episode
 from lerobot_env_tabletop.language import phrase
 from lerobot_env_tabletop.other_orders import other_orders
+from lerobot_env_tabletop.paths import corners
 from lerobot_env_tabletop.record import RecordingError
 from lerobot_env_tabletop.recording import demonstrate
 from lerobot_env_tabletop.scenes import main, write_scenes
@@ -179,3 +180,40 @@ def test_scenes_ask_for_other_orders_beside_what_they_ask_without(tmp_path):
         write_scenes(tmp_path / "orders", 2, **settings)
     with pytest.raises(RecordingError, match="orders"):
         write_scenes(tmp_path / "negative", 2, orders=-1)
+
+
+def test_paths_come_with_what_they_go_by_and_may_be_written_by_their_corners(tmp_path):
+    from training_st4vla.data.grounding import open_grounding_dataset
+
+    settings = {"split": "train", "seed": 5, "image_size": 64, "stride": 10, "workers": 1, "progress": False}
+    whole = _rows(write_scenes(tmp_path / "whole", 2, **settings))
+    few = _rows(write_scenes(tmp_path / "few", 2, **settings, whole_paths=False))
+    assert [row for row in whole if row["kind"] != "trace"] == [row for row in few if row["kind"] != "trace"]
+    tasks = {(row["image"], row["instruction"]): row for row in whole if row["role"] == "task"}
+    paths = [(row, short) for row, short in zip(whole, few, strict=True) if row["kind"] == "trace"]
+    assert len(paths) > 5
+    for row, short in paths:
+        (path,), (turns,) = row["traces"], short["traces"]
+        assert len(turns) == PATH_CORNERS
+        assert np.abs(np.array(turns) - corners(np.array(path), PATH_CORNERS)).max() < 0.03
+        assert row["points"] == short["points"] == turns[:0:-1]  # from the end back
+        assert row["labels"][:3] == ["end", "via", "via"]
+        assert row["labels"][-1] == "gripper"
+        task = tasks.get((row["image"], row["instruction"]))
+        assert (row["boxes"], row["labels"][3:-1]) == ((task["boxes"], task["labels"]) if task else ([], []))
+    # What is learnt: the things, then the corners, then the path.
+    samples = open_grounding_dataset(tmp_path / "few").samples()
+    written = next(one for one in samples if one.kind == "trace" and one.answer.boxes)
+    written = written.learnt_answer().to_text(model_size=(64, 64))
+    order = [written.index(key) for key in ("bbox_2d", '"end"', '"via"', "trace_2d")]
+    assert order == sorted(order)
+
+
+def test_corners_are_where_a_path_turns():
+    path = np.array([(0, 0), (0, 4), (0, 9), (3, 9.5), (6, 9.2), (6, 5), (6, 1)], float)
+    np.testing.assert_array_equal(corners(path, 4), path[[0, 2, 4, 6]])
+    np.testing.assert_array_equal(corners(path, 2), path[[0, -1]])
+    # Fewer points than corners, or a path that stays where it is: still as many.
+    np.testing.assert_allclose(corners(np.array([(0.0, 0.0), (9.0, 0.0)]), 4)[:, 1], 0)
+    assert corners(np.ones((5, 2)), 4).tolist() == np.ones((4, 2)).tolist()
+    assert len(corners(np.ones((2, 2)), 4)) == 4

@@ -63,15 +63,15 @@ def ask(
     text: str,
     kind: str = "auto",
     native_size: bool = False,
-    max_new_tokens: int = 128,
+    max_new_tokens: int = 256,
 ) -> Answer:
     """
     Asks greedily where something is.
 
     Args:
         model, processor: of [`training_st4vla.loading.load_grounder`].
-        image (`PIL.Image.Image`): RGB. text (`str`): what to find.
-        kind (`str`): `auto`, `point`, `box` or `trace`; also how a list of points in the answer is read.
+        image (`PIL.Image.Image`): RGB. text (`str`): what to find; for `trace` and `spatial` a task.
+        kind (`str`): as in [`~processing_st4vla.ST4VLAProcessor.ground`]; also how points in the answer are read.
         native_size (`bool`): ask at the image's own size instead of the processor's `image_size`.
         max_new_tokens (`int`): longest answer.
 

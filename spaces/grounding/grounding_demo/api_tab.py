@@ -13,7 +13,7 @@ _TEXT = """### Numbers, not pictures
 | --- | --- |
 | `image` | one file; at most {mb} MB and {megapixels} megapixels |
 | `text` | what to find; at most {prompt:,} characters |
-| `kind` | `auto`, `point`, `box`, `trace`, or `spatial` (the text is a task, asked as for acting) |
+| `kind` | `auto`, `point`, `box`; or the text is a task: `trace` (its path), `spatial` (asked as for acting) |
 | `native_size` | `true`: asked at the image's own size instead of the processor's |
 | `max_new_tokens` | 1 to {tokens} |
 

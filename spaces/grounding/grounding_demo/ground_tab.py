@@ -79,7 +79,7 @@ class GroundHandlers:
             name, opened = open_pictures([str(example.path)])[0]
             answer = self.cache.get(number)
             if answer is None:
-                answer = self._ask(opened, example.text, example.kind, False, 128)
+                answer = self._ask(opened, example.text, example.kind, False, 256)
                 self.cache.put(number, answer)
         except Exception as error:
             shown = view(message=message("error", explain(error), "Not answered")), "", None
@@ -169,7 +169,7 @@ def build_ground_tab(grounder: Grounder) -> None:
             with gr.Accordion("Settings", open=False):
                 native = gr.Checkbox(False, label="ask at the image's own size (slower; only for models trained so)")
                 camera = gr.Textbox("observation.images.front", label="camera named in exported rows", max_lines=1)
-                tokens = gr.Slider(1, MAX_NEW_TOKENS, 128, step=1, label="longest answer, in tokens")
+                tokens = gr.Slider(1, MAX_NEW_TOKENS, 256, step=1, label="longest answer, in tokens")
         with gr.Column(scale=5, min_width=300):
             drawn = overlay(elem_id="answer")
             facts = gr.HTML("", elem_id="facts")

@@ -19,11 +19,11 @@ class GroundArguments:
     model: str | None = flag(
         "model folder or Hub id: ST4VLA, Qwen2.5-VL or Qwen3-VL; the published one by default", None
     )
-    kind: str = flag("auto, point, box or trace", "auto")
+    kind: str = flag("auto, point, box, trace (the text is a task) or spatial (a task, asked as for acting)", "auto")
     native_size: bool = flag(
         "ask at the image's own size instead of the processor's image_size; a plain VLM is always asked so", False
     )
-    max_new_tokens: int = flag("longest answer, in tokens", 128)
+    max_new_tokens: int = flag("longest answer, in tokens", 256)
     output: str | None = flag("picture with the answer drawn; default: IMAGE with the suffix .st4vla.png", None)
     dtype: str = dtype_flag()
     device: str = device_flag()

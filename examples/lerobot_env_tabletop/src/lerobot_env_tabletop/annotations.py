@@ -16,6 +16,7 @@ import numpy as np
 
 from .labels import Box, CameraLabels, Point, Visible
 from .language import Order, describe, phrase
+from .paths import corners
 from .recording import Demonstration
 from .scene import CAMERAS
 from .tasks import Goal
@@ -23,6 +24,9 @@ from .tasks import Goal
 LICENSE = "Apache-2.0"
 SOURCE = "lerobot_env_tabletop"
 COORDINATE_SPACE = "pixel"
+PATH_CORNERS = 4
+"""A path in so many points, both ends among them. These four are 2.7 % of the diagonal off the whole path while the
+gripper is free, 0.6 % while it carries (root of the mean square, 60 and 79 paths at 224 pixels)."""
 
 
 def camera_key(camera: str) -> str:
@@ -56,7 +60,7 @@ def _other_items(demo: Demonstration, frame: int, label: CameraLabels) -> Iterat
 
 
 def frame_answers(
-    demo: Demonstration, frame: int, label: CameraLabels, other_items: int | None = 1
+    demo: Demonstration, frame: int, label: CameraLabels, other_items: int | None = 1, whole_paths: bool = True
 ) -> list[dict[str, Any]]:
     """Every question that this frame of this camera answers.
 
@@ -65,13 +69,16 @@ def frame_answers(
         frame: Which of its frames.
         label: What the camera sees in it.
         other_items: Of how many items that the order is not about it is asked where they are; None for all.
+        whole_paths: Whether paths are given as they are, or by their :data:`PATH_CORNERS` corners.
 
     Returns:
         Dicts with ``role``, ``kind``, ``instruction``, ``points``, ``boxes``, ``traces`` and ``labels`` (one
-        per point, then per box) and ``question``: ``spatial`` for the instruction itself as it is asked for acting
-        (role ``task``: what to take and where it goes), else ``kind``. Roles: ``objects`` (all of them), ``object``
-        (one that the order is not about), ``target``, ``place``, ``free_space``, ``gripper``, ``task``. Boxes beside a
-        point are the region in which a point is right. Answers to other orders have their own ``subtask``.
+        per point, then per box, then per trace) and ``question``: ``spatial`` for the instruction itself as it is
+        asked for acting (role ``task``: what to take and where it goes), else ``kind``. Roles: ``objects`` (all of
+        them), ``object`` (one that the order is not about), ``target``, ``place``, ``free_space``, ``gripper`` (its
+        path for the instruction), ``task``. Boxes beside a point are the region in which a point is right; boxes and
+        points beside a path are what it goes by: what is taken, where to, and the path's corners from its end on.
+        Answers to other orders have their own ``subtask``.
     """
     goal = demo.episode.goals[int(demo.order_index[frame])]
     words, task = _target_words(demo, frame), demo.episode.instruction
@@ -83,7 +90,7 @@ def frame_answers(
     def add(
         role: str, words: str, points: Any = (), boxes: Any = (), traces: Any = (), labels: Any = (), **more: Any
     ) -> None:
-        kind = "point" if points else "box" if boxes else "trace"
+        kind = "trace" if traces else "point" if points else "box"
         if any((known["kind"], known["instruction"]) == (kind, words) for known in answers):
             return  # the same thing under another role
         answers.append(
@@ -102,19 +109,35 @@ def frame_answers(
 
     # What is asked of an order, the episode's own or another.
 
+    def concerned(goal: Goal) -> list[Visible]:
+        names = (goal.target, goal.destinations[0]) if goal.target in label.visible else ()
+        return [label.visible[name] for name in names if name in label.visible]
+
     def ask_task(task: str, goal: Goal, **more: Any) -> None:
-        if goal.target in label.visible:
-            wanted = [label.visible[name] for name in (goal.target, goal.destinations[0]) if name in label.visible]
-            add("task", task, boxes=[one.box for one in wanted], labels=[one.item.label for one in wanted], **more)
+        things = concerned(goal)
+        if things:
+            add("task", task, boxes=[one.box for one in things], labels=[one.item.label for one in things], **more)
 
     def ask_place(words: str, task: str, point: Point | None, **more: Any) -> None:
         if point is not None:
             add("place", f"the place to put {words} for the task: {task}", points=[point], labels=["place"], **more)
 
-    def ask_path(task: str, trace: np.ndarray | None, **more: Any) -> None:
-        if trace is not None:
-            question = f"the path of the gripper until the current step is done, for the task: {task}"
-            add("gripper", question, traces=[trace], labels=["gripper"], **more)
+    def ask_path(task: str, goal: Goal, trace: np.ndarray | None, **more: Any) -> None:
+        if trace is None:
+            return
+        things, turns = concerned(goal), corners(trace, PATH_CORNERS)
+        points = turns[:0:-1]  # from the end back: where it ends follows from the things, the rest from where it ends
+        labels = ["end", *["via"] * (len(points) - 1), *[one.item.label for one in things], "gripper"]
+        path = trace if whole_paths else turns
+        add(
+            "gripper",
+            task,
+            points=list(points),
+            boxes=[one.box for one in things],
+            traces=[path],
+            labels=labels,
+            **more,
+        )
 
     if seen:
         add("objects", "everything on the table", boxes=[v.box for v in seen], labels=[v.item.label for v in seen])
@@ -136,12 +159,12 @@ def frame_answers(
         add("free_space", "free space on the table", points=label.free, labels=["free space"] * len(label.free))
     if label.free_region is not None:
         add("free_space", "the largest free region of the table", boxes=[label.free_region], labels=["free space"])
-    ask_path(task, label.trace)
+    ask_path(task, goal, label.trace)
     for other in label.others:
         order = other.order
         ask_task(order.instruction, order.goal, subtask=order.subtask)
         ask_place(phrase(order.order.target), order.instruction, other.destination, subtask=order.subtask)
-        ask_path(order.instruction, other.trace, subtask=order.subtask)
+        ask_path(order.instruction, order.goal, other.trace, subtask=order.subtask)
     return answers
 
 
@@ -203,7 +226,7 @@ def _json_answer(answer: dict[str, Any]) -> str:
         return json.dumps({"detections": found})
     if answer["kind"] == "point":
         return json.dumps({"label": labels[0], "point_format": "xy", "point": answer["points"][0]})
-    return json.dumps({"label": labels[0], "point_format": "xy", "points": answer["traces"][0]})
+    return json.dumps({"label": labels[-1], "point_format": "xy", "points": answer["traces"][0]})
 
 
 def _asks(answer: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .objects import FLOOR, Item
 from .other_orders import OtherOrder
+from .paths import evenly
 from .projection import CameraPose, camera_pose
 from .rendering import Renderer
 from .scene import FINE, FLOOR_GEOM, TABLE_GEOM, WORKSPACE
@@ -279,6 +280,4 @@ def trace_in_view(pose: CameraPose, path: np.ndarray) -> np.ndarray | None:
     pixels = pose.project(path)
     if len(path) < 2 or not bool(pose.contains(pixels).all()):
         return None
-    along = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(pixels, axis=0), axis=1)))
-    targets = np.linspace(0.0, along[-1], min(TRACE_POINTS, len(path)))
-    return np.stack([np.interp(targets, along, pixels[:, axis]) for axis in (0, 1)], axis=-1)
+    return evenly(pixels, min(TRACE_POINTS, len(path)))

@@ -41,6 +41,7 @@ class SceneSettings:
         image_size: Width and height of the images in pixels.
         stride: An image of each camera every so many steps.
         orders: Other orders that are asked about each image.
+        whole_paths: Whether paths are written as they are, or by their corners.
     """
 
     scenes: int
@@ -50,6 +51,7 @@ class SceneSettings:
     image_size: int
     stride: int
     orders: int
+    whole_paths: bool
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -65,6 +67,7 @@ def write_scenes(
     image_size: int = 224,
     stride: int = 12,
     orders: int = 0,
+    whole_paths: bool = True,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -80,6 +83,7 @@ def write_scenes(
         stride: An image of each camera every so many steps of the episode.
         orders: How many orders that the episode does not give are asked about each image too, where one could be given
             (:func:`~.other_orders.other_orders`): what it is about, where that goes, and the expert's way.
+        whole_paths: Write paths as they are, to be scored by; or, to be learnt, by their few corners, always as many.
         workers: Processes; None takes one per core. More than one are started with ``spawn``: call this from under
             ``if __name__ == "__main__"``.
         progress: Show a progress bar on stderr.
@@ -92,7 +96,7 @@ def write_scenes(
             into it.
     """
     folder = Path(output).expanduser()
-    settings = _settings(scenes, split, seed, image_size, stride, orders)
+    settings = _settings(scenes, split, seed, image_size, stride, orders, whole_paths)
     with alone(folder):
         report = _claim(folder, settings)
         if not report["complete"]:
@@ -100,7 +104,9 @@ def write_scenes(
     return folder
 
 
-def _settings(scenes: int, split: str, seed: int, image_size: int, stride: int, orders: int) -> SceneSettings:
+def _settings(
+    scenes: int, split: str, seed: int, image_size: int, stride: int, orders: int, whole_paths: bool
+) -> SceneSettings:
     try:
         tasks = get_split(split).tasks
     except ValueError as error:
@@ -110,7 +116,7 @@ def _settings(scenes: int, split: str, seed: int, image_size: int, stride: int, 
             "scenes and stride must be at least 1, seed and orders at least 0, image_size from 16 to "
             f"{MAX_IMAGE_SIZE}; got {scenes}, {stride}, {seed}, {orders}, {image_size}."
         )
-    return SceneSettings(scenes, seed, split, tasks, image_size, stride, orders)
+    return SceneSettings(scenes, seed, split, tasks, image_size, stride, orders, whole_paths)
 
 
 def _claim(folder: Path, settings: SceneSettings) -> dict[str, Any]:
@@ -184,7 +190,8 @@ def _write_shard(folder: Path, settings: SceneSettings, shard: int) -> tuple[int
                 name = f"{names}/{index:06d}-{frame:03d}-{camera}.jpg"
                 Image.fromarray(demo.images[camera][at]).save(folder / name, quality=95, subsampling=0)
                 images += 1
-                answers = frame_answers(demo, frame, demo.labels[camera][at], other_items=None)
+                label = demo.labels[camera][at]
+                answers = frame_answers(demo, frame, label, None, settings.whole_paths)
                 where = grounding_row(demo, index, frame, camera, settings.image_size)
                 rows += [{**where, "image": name, **answer} for answer in answers]
     schema = grounding_schema().append(pa.field("image", pa.string()))
@@ -205,6 +212,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, default=224, help="width and height in pixels (224)")
     parser.add_argument("--stride", type=int, default=12, help="an image of each camera every so many steps (12)")
     parser.add_argument("--orders", type=int, default=0, help="other orders that are asked about each image (0)")
+    parser.add_argument(
+        "--corners",
+        dest="whole_paths",
+        action="store_false",
+        help="paths by their corners, to be learnt (whole paths)",
+    )
     parser.add_argument("--workers", type=int, help="processes (one per core)")
     try:
         folder = write_scenes(**vars(parser.parse_args(argv)))

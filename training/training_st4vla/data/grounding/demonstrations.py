@@ -18,7 +18,7 @@ INSTRUCTIONS: Mapping[str, str] = MappingProxyType(
     {
         "pick": "the object to pick up for the task: {task}",
         "place": "the object to place it on for the task: {task}",
-        "gripper": "the path of the gripper until it next opens or closes, for the task: {task}",
+        "gripper": "{task}",
         "task": "{task}",
     }
 )
@@ -67,7 +67,8 @@ def grounding_rows(
 
     Every frame gives up to four rows, told apart by `role`: the box of the object to pick up (`pick`), the box of the
     object to place it on (`place`), both boxes as the answer to the spatial prompt that is used for acting (`task`),
-    and the gripper's path (`gripper`). A box is the visible part of the object; hardly visible ones are left out.
+    and the gripper's path for the task (`gripper`), with both boxes beside it: they are what it goes by. A box is the
+    visible part of the object; hardly visible ones are left out.
 
     A path starts where the gripper is in this frame's picture and ends at the next opening or closing (or at the end
     of the episode). Its points are the tool centre points of the coming frames, shifted by the picture's lag,
@@ -126,12 +127,12 @@ class _EpisodeRows:
             answers: list[tuple[str, dict[str, Any]]] = [
                 (role, {"kind": "box", "boxes": [box], "labels": [_LABELS[role]]}) for role, box in boxes.items()
             ]
-            if boxes:
-                labels = [_LABELS[role] for role in boxes]
-                answers.append(("task", {"kind": "box", "boxes": list(boxes.values()), "labels": labels}))
+            things, labels = list(boxes.values()), [_LABELS[role] for role in boxes]
+            if things:
+                answers.append(("task", {"kind": "box", "boxes": things, "labels": labels}))
             if traces is not None and (trace := traces(frame)) is not None:
-                shown = trace.round(2).tolist()
-                answers.append(("gripper", {"kind": "trace", "traces": [shown], "labels": [_LABELS["gripper"]]}))
+                path = {"boxes": things, "traces": [trace.round(2).tolist()], "labels": [*labels, _LABELS["gripper"]]}
+                answers.append(("gripper", {"kind": "trace", **path}))
             for role, answer in answers:
                 if role in self.options.instructions:
                     yield self._row(frame, tasks[frame], role, answer)

@@ -22,7 +22,7 @@ from training_st4vla.data.grounding.rows import Row
 from training_st4vla.data.lerobot_metadata import DatasetInfo, Episode
 
 EVENTS = "language_events"
-TRACE_QUESTION = "the path of {label} for the task: {task}"
+TRACE_QUESTION = "{task}"
 
 
 def has_events(info: DatasetInfo) -> bool:
@@ -108,7 +108,7 @@ def answer_rows(content: str, question: str, where: str) -> list[Row]:
     if "points" in answer:
         label = str(answer.get("label") or "the gripper")
         row = _row("trace", "traces", [(label, answer["points"])], question)
-        rows.append({**row, "instruction": question or TRACE_QUESTION.replace("{label}", label)})
+        rows.append({**row, "instruction": question or TRACE_QUESTION})
     if not rows:
         words = _words(answer)
         if not words or not question:

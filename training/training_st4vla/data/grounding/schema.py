@@ -100,7 +100,8 @@ class GroundingSample:
         kind: What the answer is: `box`, `point`, `trace`, or `text` for visual question answering.
         answer: In pixels of the image, with everything that could not be used under `rejected`; or words; or a mask.
             Boxes beside the points of a `point` sample are the region in which a point is right: they are no part of
-            the answer that is learnt, and evaluation scores points by them.
+            the answer that is learnt, and evaluation scores points by them. Boxes and points beside the trace of a
+            `trace` sample are what the path goes by: they are learnt, written before it, and not scored.
         coordinate_space: The space in which the source wrote it, a key of `COORDINATE_SPACES`; None for words.
         source: Where it comes from.
         license: Licence of the annotation; `"unknown"` where nobody says.
@@ -207,9 +208,10 @@ class GroundingSample:
         """The answer without what does not belong into its text: the region beside a point, rejected items."""
         if not isinstance(self.answer, GroundingResult) or self.question == "verbatim":
             return self.answer
-        fields = {"point": "points", "box": "boxes", "trace": "traces"}
-        kept = fields[self.kind]
-        return GroundingResult(**{kept: getattr(self.answer, kept)}, image_size=self.answer.image_size)
+        kept = {"point": ("points",), "box": ("boxes",), "trace": ("boxes", "points", "traces")}[self.kind]
+        return GroundingResult(
+            **{name: getattr(self.answer, name) for name in kept}, image_size=self.answer.image_size
+        )
 
     def length(self) -> int:
         """Characters of the question and of the answer that is learnt."""
