@@ -185,8 +185,8 @@ class ST4VLAProcessor(Qwen2_5_VLProcessor):
 
         Args:
             images, text: as in `__call__`; one view per text is usual.
-            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): `auto`, `point` or `box`: the text is what to
-                find. `spatial`: the text is a task, asked in the spatial prompt exactly as it is used for acting.
+            kind (`str` or `list[str]`, *optional*, defaults to `"auto"`): `auto`, `point` or `box`: the text is what
+                to find. `spatial`: the text is a task, asked in the spatial prompt exactly as it is used for acting.
                 `trace`: the text is a task; the same prompt, and the request for the end effector's path.
             image_size (*optional*): (height, width); the processor's own by default; `None` keeps the native size,
                 fitted by the image processor's `smart_resize`.
