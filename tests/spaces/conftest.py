@@ -1,6 +1,5 @@
 """A page with fixed answers, served once, and a browser to look at it."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from PIL import Image
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Any], str]]:
     """Serves a page over a grounder on a free port and returns its address."""
     pytest.importorskip("gradio", reason="the demo needs gradio")
-    # A page that closes empties its cache; processes that test side by side must not share one.
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
     from grounding_demo.page import build_page, launch_options
 
     pages = []
@@ -28,12 +24,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Any], 
         pages.append(page)
         return url.rstrip("/")
 
-    yield start
-    for page in pages:
-        page.close()
-    os.environ.pop("GRADIO_TEMP_DIR")
-    if before is not None:
-        os.environ["GRADIO_TEMP_DIR"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        # A page that closes empties its cache; processes that test side by side must not share one.
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield start
+        for page in pages:
+            page.close()
 
 
 @pytest.fixture(scope="session")

@@ -113,10 +113,15 @@ def test_grounding_rows(recording):
     assert len({(r["episode_index"], r["frame_index"]) for r in rows}) == summary(recording)["frames"]
     for row in rows:
         filled = [name for name in ("points", "boxes", "traces") if row[name]]
-        answer = {"point": "points", "box": "boxes", "trace": "traces"}[row["kind"]]
-        assert answer in filled
         # A point on an object comes with the region in which it is right, a path with what it goes by.
-        assert filled in ([answer], ["points", "boxes"], ["points", "traces"], ["points", "boxes", "traces"])
+        assert (
+            filled
+            in {
+                "box": (["boxes"],),
+                "point": (["points"], ["points", "boxes"]),
+                "trace": (["points", "traces"], ["points", "boxes", "traces"]),
+            }[row["kind"]]
+        )
         assert row["question"] == ("spatial" if row["role"] == "task" else "kind")
         assert (row["coordinate_space"], row["license"], row["image_width"]) == ("pixel", "Apache-2.0", 64)
     assert {row["role"] for row in rows} == {"objects", "object", "target", "place", "free_space", "gripper", "task"}
