@@ -197,16 +197,28 @@ def test_paths_come_with_what_they_go_by_and_may_be_written_by_their_corners(tmp
         assert len(turns) == PATH_CORNERS
         assert np.abs(np.array(turns) - corners(np.array(path), PATH_CORNERS)).max() < 0.03
         assert row["points"] == short["points"] == turns[:0:-1]  # from the end back
-        assert row["labels"][:3] == ["end", "via", "via"]
+        assert row["labels"][: PATH_CORNERS - 1] == ["end", *["via"] * (PATH_CORNERS - 2)]
         assert row["labels"][-1] == "gripper"
         task = tasks.get((row["image"], row["instruction"]))
-        assert (row["boxes"], row["labels"][3:-1]) == ((task["boxes"], task["labels"]) if task else ([], []))
+        assert (row["boxes"], row["labels"][PATH_CORNERS - 1 : -1]) == ((task["boxes"], task["labels"]) if task else ([], []))
     # What is learnt: the things, then the corners, then the path.
     samples = open_grounding_dataset(tmp_path / "few").samples()
     written = next(one for one in samples if one.kind == "trace" and one.answer.boxes)
     written = written.learnt_answer().to_text(model_size=(64, 64))
     order = [written.index(key) for key in ("bbox_2d", '"end"', '"via"', "trace_2d")]
     assert order == sorted(order)
+
+
+def test_between_is_about_three_things():
+    demo = demonstrate(0, 5, "train", ("between",), 64, stride=10)
+    goal, scene = demo.episode.goals[0], demo.episode.scene
+    named = [scene.item(name).label for name in (goal.target, *goal.destinations)]
+    seen = [label.visible for label in demo.labels["front"]]
+    answers = [frame_answers(demo, frame, label) for frame, label in zip(demo.seen, demo.labels["front"], strict=True)]
+    boxes = [next((one for one in known if one["role"] == "task"), None) for known in answers]
+    whole = [box for box, names in zip(boxes, seen, strict=True) if {goal.target, *goal.destinations} <= set(names)]
+    assert whole
+    assert all(box["labels"] == named and len(box["boxes"]) == 3 for box in whole)
 
 
 def test_corners_are_where_a_path_turns():
