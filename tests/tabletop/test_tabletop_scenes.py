@@ -200,7 +200,9 @@ def test_paths_come_with_what_they_go_by_and_may_be_written_by_their_corners(tmp
         assert row["labels"][: PATH_CORNERS - 1] == ["end", *["via"] * (PATH_CORNERS - 2)]
         assert row["labels"][-1] == "gripper"
         task = tasks.get((row["image"], row["instruction"]))
-        assert (row["boxes"], row["labels"][PATH_CORNERS - 1 : -1]) == ((task["boxes"], task["labels"]) if task else ([], []))
+        assert (row["boxes"], row["labels"][PATH_CORNERS - 1 : -1]) == (
+            (task["boxes"], task["labels"]) if task else ([], [])
+        )
     # What is learnt: the things, then the corners, then the path.
     samples = open_grounding_dataset(tmp_path / "few").samples()
     written = next(one for one in samples if one.kind == "trace" and one.answer.boxes)
