@@ -13,6 +13,7 @@ import training_st4vla.loading as loading
 from processing_st4vla import GroundingResult
 from training_st4vla.commands.main import main
 from training_st4vla.evaluation.benchmarks import BENCHMARKS, open_benchmark
+from training_st4vla.model_card import Measured, add_results
 
 
 @pytest.fixture
@@ -210,6 +211,17 @@ def test_figures_go_into_the_card(tmp_path: Path, knowing: Any) -> None:
     assert card.text.count("## Measured: grounding on train.jsonl") == 1
     assert card.text.count("Words.") == 1
     assert "95 % interval" in card.text
+
+
+def test_a_card_stays_as_it_is_however_often_the_same_figures_are_written(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# Model\n")
+    figures = [Measured("accuracy", 0.5, 0.4, 0.6, 10)]
+    texts = []
+    for _ in range(3):
+        for dataset in ("one", "two"):
+            add_results(tmp_path, "grounding", dataset, figures, "st4vla evaluate-grounding", ["A note."])
+        texts.append((tmp_path / "README.md").read_text())
+    assert texts[0] == texts[1] == texts[2]
 
 
 def test_failures_count(tmp_path: Path, knowing: Any) -> None:

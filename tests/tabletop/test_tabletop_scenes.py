@@ -217,10 +217,10 @@ def test_between_is_about_three_things():
     named = [scene.item(name).label for name in (goal.target, *goal.destinations)]
     seen = [label.visible for label in demo.labels["front"]]
     answers = [frame_answers(demo, frame, label) for frame, label in zip(demo.seen, demo.labels["front"], strict=True)]
-    boxes = [next((one for one in known if one["role"] == "task"), None) for known in answers]
-    whole = [box for box, names in zip(boxes, seen, strict=True) if {goal.target, *goal.destinations} <= set(names)]
+    tasks = [next((one for one in known if one["role"] == "task"), None) for known in answers]
+    whole = [task for task, names in zip(tasks, seen, strict=True) if {goal.target, *goal.destinations} <= set(names)]
     assert whole
-    assert all(box["labels"] == named and len(box["boxes"]) == 3 for box in whole)
+    assert all(task["labels"] == named and len(task["boxes"]) == 3 for task in whole)
 
 
 def test_corners_are_where_a_path_turns():

@@ -192,7 +192,7 @@ def add_results(
         f"{start}\n## Measured: {task} on {dataset}\n\n| metric | value | 95 % interval | number |\n"
         f"| --- | --- | --- | --- |\n{rows}\n\n{listed}`{command}`\n{end}"
     )
-    found = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
+    found = re.compile(r"\n*" + re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
     text = found.sub("", card.text).rstrip()
     card.text = f"{text}\n\n{section}\n"
     card.save(path)
