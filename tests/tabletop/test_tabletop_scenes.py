@@ -11,13 +11,13 @@ from lerobot_env_tabletop.annotations import PATH_CORNERS, frame_answers
 from lerobot_env_tabletop.env import TabletopEnv
 from lerobot_env_tabletop.episodes import make_episode
 from lerobot_env_tabletop.language import phrase
-from lerobot_env_tabletop.other_orders import other_orders
+from lerobot_env_tabletop.other_orders import named_order, other_orders
 from lerobot_env_tabletop.paths import corners
 from lerobot_env_tabletop.record import RecordingError
 from lerobot_env_tabletop.recording import demonstrate
 from lerobot_env_tabletop.scenes import main, write_scenes
 from lerobot_env_tabletop.splits import SPLITS
-from lerobot_env_tabletop.tasks import feasible, place_point
+from lerobot_env_tabletop.tasks import feasible, place_point, possible_goals
 
 SETTINGS = {"split": "train_easy", "seed": 2, "image_size": 64, "stride": 10}
 TASKS = SPLITS["train_easy"].tasks
@@ -180,6 +180,50 @@ def test_scenes_ask_for_other_orders_beside_what_they_ask_without(tmp_path):
         write_scenes(tmp_path / "orders", 2, **settings)
     with pytest.raises(RecordingError, match="orders"):
         write_scenes(tmp_path / "negative", 2, orders=-1)
+
+
+@pytest.mark.parametrize("action", ["put", "push", "stack", "next_to", "between"])
+def test_a_named_order_is_about_items_of_its_kinds_and_names_each_unmistakably(action):
+    env, _ = _at("pick_place" if action == "put" else "push" if action == "push" else "between", 0)
+    scene = env.simulation.episode.scene
+    items = [item for item in scene.items if item.mentionable]
+    rng = np.random.default_rng(0)
+    made = [found for _ in range(40) if (found := named_order(items, scene, [action], rng)) is not None]
+    assert len({goal for _, goal in made}) > 3
+    for order, goal in made:
+        kinds = {"put": "container", "push": "zone"}
+        assert scene.item(goal.target).kind == "object"
+        assert {scene.item(name).kind for name in goal.destinations} == {kinds.get(action, "object")}
+        assert len({goal.target, *goal.destinations}) == (3 if action == "between" else 2)
+        named = [order.target, *order.destinations]
+        found = [[item.name for item in reference.matches(scene.items)] for reference in named]
+        assert found == [[name] for name in (goal.target, *goal.destinations)]
+    if action != "put":  # which is always possible; of the others not only what is
+        able = possible_goals([action], scene, env.simulation.positions())
+        assert any(goal not in able for _, goal in made)
+    assert named_order(items[:1], scene, [action], rng) is None
+    assert named_order([], scene, [action], rng) is None
+    env.close()
+
+
+def test_scenes_ask_named_orders_for_their_things_alone(tmp_path):
+    settings = {"split": "train", "seed": 5, "image_size": 64, "stride": 10, "workers": 1, "progress": False}
+    plain = _rows(write_scenes(tmp_path / "plain", 2, **settings))
+    rows = _rows(write_scenes(tmp_path / "named", 2, **settings, named_orders=4))
+    # The same episodes and images are asked the same.
+    assert [row for row in rows if row["subtask"] is not None] == plain
+    new = [row for row in rows if row["subtask"] is None]
+    assert {(row["role"], row["kind"], row["question"]) for row in new} == {("task", "box", "spatial")}
+    seen = {row["image"]: row for row in rows if row["role"] == "objects"}
+    for row in new:
+        boxes = list(zip(row["boxes"], row["labels"], strict=True))
+        shown = list(zip(seen[row["image"]]["boxes"], seen[row["image"]]["labels"], strict=True))
+        assert len(boxes) == (3 if "between" in row["instruction"] else 2)
+        assert all(box in shown for box in boxes)
+    again = _rows(write_scenes(tmp_path / "again", 2, **settings, named_orders=4))
+    assert again == rows
+    with pytest.raises(RecordingError, match="named_orders"):
+        write_scenes(tmp_path / "negative", 2, named_orders=-1)
 
 
 def test_paths_come_with_what_they_go_by_and_may_be_written_by_their_corners(tmp_path):

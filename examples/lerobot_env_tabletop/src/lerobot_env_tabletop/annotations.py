@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from .labels import Box, CameraLabels, Point, Visible
-from .language import Order, describe, phrase
+from .language import Order, describe, phrase, render
+from .other_orders import named_order, split_actions
 from .paths import corners
 from .recording import Demonstration
 from .scene import CAMERAS
+from .splits import get_split
 from .tasks import Goal
 
 LICENSE = "Apache-2.0"
@@ -60,8 +62,25 @@ def _other_items(demo: Demonstration, frame: int, label: CameraLabels) -> Iterat
             yield others[index], phrase(reference)
 
 
+def _named_orders(demo: Demonstration, frame: int, label: CameraLabels, count: int) -> Iterator[tuple[str, Goal]]:
+    """Words and meaning of at most ``count`` orders that are made up of what this camera sees."""
+    split = get_split(demo.episode.split)
+    rng = np.random.default_rng([*demo.episode.instruction.encode(), frame, *label.camera.encode(), 1])
+    items = [shown.item for shown in label.visible.values() if shown.item.mentionable]
+    for _ in range(count):
+        made = named_order(items, demo.episode.scene, split_actions(demo.episode.split), rng)
+        if made is not None:
+            order, goal = made
+            yield render((order,), rng, split.unseen_wording), goal
+
+
 def frame_answers(
-    demo: Demonstration, frame: int, label: CameraLabels, other_items: int | None = 1, whole_paths: bool = True
+    demo: Demonstration,
+    frame: int,
+    label: CameraLabels,
+    other_items: int | None = 1,
+    whole_paths: bool = True,
+    named_orders: int = 0,
 ) -> list[dict[str, Any]]:
     """Every question that this frame of this camera answers.
 
@@ -71,6 +90,8 @@ def frame_answers(
         label: What the camera sees in it.
         other_items: Of how many items that the order is not about it is asked where they are; None for all.
         whole_paths: Whether paths are given as they are, or by their :data:`PATH_CORNERS` corners.
+        named_orders: Orders made up of what is in view (:func:`~.other_orders.named_order`), asked only for their
+            things; fewer where the image shows too little.
 
     Returns:
         Dicts with ``role``, ``kind``, ``instruction``, ``points``, ``boxes``, ``traces`` and ``labels`` (one
@@ -79,7 +100,7 @@ def frame_answers(
         them), ``object`` (one that the order is not about), ``target``, ``place``, ``free_space``, ``gripper`` (its
         path for the instruction), ``task``. Boxes beside a point are the region in which a point is right; boxes and
         points beside a path are what it goes by: what is taken, where to, and the path's corners from its end on.
-        Answers to other orders have their own ``subtask``.
+        Answers to other orders have their own ``subtask``, those to made-up ones have None.
     """
     goal = demo.episode.goals[int(demo.order_index[frame])]
     words, task = _target_words(demo, frame), demo.episode.instruction
@@ -166,6 +187,8 @@ def frame_answers(
         ask_task(order.instruction, order.goal, subtask=order.subtask)
         ask_place(phrase(order.order.target), order.instruction, other.destination, subtask=order.subtask)
         ask_path(order.instruction, order.goal, other.trace, subtask=order.subtask)
+    for instruction, named in _named_orders(demo, frame, label, named_orders):
+        ask_task(instruction, named, subtask=None)
     return answers
 
 

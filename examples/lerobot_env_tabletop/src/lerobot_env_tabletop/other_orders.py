@@ -6,6 +6,7 @@ several orders about one image only the words tell them apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy as np
 from .episodes import refer
 from .expert import Expert, way_of_order
 from .language import Action, Order, render
+from .objects import Item
+from .scene import Scene
 from .simulation import Simulation
 from .splits import get_split
-from .tasks import TASKS, Goal, possible_goals
+from .tasks import TASKS, Goal, destination_count, destinations_for, possible_goals
 
 _MAX_STEPS = 60  # most take 12 to 42; an expert that is not done by then is lost
 _EMPTY, _HOLDING = ("reach", "descend"), ("lift", "carry")
@@ -69,10 +72,39 @@ def other_orders(
     return found
 
 
+def named_order(
+    items: Sequence[Item], scene: Scene, actions: Sequence[Action], rng: np.random.Generator
+) -> tuple[Order, Goal] | None:
+    """An order made up of such items: nobody has tried it, so it may be impossible; None where they do not suffice.
+
+    Args:
+        items: What it may be about.
+        scene: Where the words have to single the items out.
+        actions: What it may ask for.
+        rng: Draws the action, the items and the words.
+    """
+    objects = [item for item in items if item.kind == "object"]
+    action = actions[int(rng.integers(len(actions)))]
+    if not objects:
+        return None
+    target = objects[int(rng.integers(len(objects)))]
+    places = [item.name for item in destinations_for(action, items) if item is not target]
+    count = destination_count(action)
+    if len(places) < count:
+        return None
+    goal = Goal(action, target.name, tuple(str(name) for name in rng.permutation(places)[:count]))
+    order = refer(rng, goal, scene, attributes_only=True)
+    return None if order is None else (order, goal)
+
+
+def split_actions(split: str) -> list[Action]:
+    """Everything that the tasks of a split ask for."""
+    return sorted({action for task in get_split(split).tasks for action in TASKS[task].actions})
+
+
 def _goals(simulation: Simulation, goal: Goal, held: bool) -> list[Goal]:
     episode = simulation.episode
-    actions: set[Action] = {action for task in get_split(episode.split).tasks for action in TASKS[task].actions}
-    allowed = possible_goals(sorted(actions), episode.scene, simulation.positions())
+    allowed = possible_goals(split_actions(episode.split), episode.scene, simulation.positions())
     if held:  # what is held cannot be pushed
         allowed = [one for one in allowed if one.target == goal.target and one.action != "push"]
     return [one for one in allowed if one != goal]
@@ -92,4 +124,4 @@ def _played(simulation: Simulation, goal: Goal, rng: np.random.Generator) -> Oth
     return OtherOrder(order, goal, instruction, subtask, path) if copy.success else None
 
 
-__all__ = ["OtherOrder", "other_orders"]
+__all__ = ["OtherOrder", "named_order", "other_orders", "split_actions"]

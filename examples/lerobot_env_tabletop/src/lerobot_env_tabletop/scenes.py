@@ -41,6 +41,7 @@ class SceneSettings:
         image_size: Width and height of the images in pixels.
         stride: An image of each camera every so many steps.
         orders: Other orders that are asked about each image.
+        named_orders: Orders made up of what an image shows, asked for their things.
         whole_paths: Whether paths are written as they are, or by their corners.
     """
 
@@ -51,6 +52,7 @@ class SceneSettings:
     image_size: int
     stride: int
     orders: int
+    named_orders: int
     whole_paths: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def write_scenes(
     image_size: int = 224,
     stride: int = 12,
     orders: int = 0,
+    named_orders: int = 0,
     whole_paths: bool = True,
     workers: int | None = None,
     progress: bool = True,
@@ -83,6 +86,8 @@ def write_scenes(
         stride: An image of each camera every so many steps of the episode.
         orders: How many orders that the episode does not give are asked about each image too, where one could be given
             (:func:`~.other_orders.other_orders`): what it is about, where that goes, and the expert's way.
+        named_orders: How many orders made up of what an image shows are asked only for what they are about
+            (:func:`~.other_orders.named_order`).
         whole_paths: Write paths as they are, to be scored by; or, to be learnt, by their few corners, always as many.
         workers: Processes; None takes one per core. More than one are started with ``spawn``: call this from under
             ``if __name__ == "__main__"``.
@@ -96,7 +101,7 @@ def write_scenes(
             into it.
     """
     folder = Path(output).expanduser()
-    settings = _settings(scenes, split, seed, image_size, stride, orders, whole_paths)
+    settings = _settings(scenes, split, seed, image_size, stride, orders, named_orders, whole_paths)
     with alone(folder):
         report = _claim(folder, settings)
         if not report["complete"]:
@@ -105,18 +110,25 @@ def write_scenes(
 
 
 def _settings(
-    scenes: int, split: str, seed: int, image_size: int, stride: int, orders: int, whole_paths: bool
+    scenes: int,
+    split: str,
+    seed: int,
+    image_size: int,
+    stride: int,
+    orders: int,
+    named_orders: int,
+    whole_paths: bool,
 ) -> SceneSettings:
     try:
         tasks = get_split(split).tasks
     except ValueError as error:
         raise RecordingError(str(error)) from error
-    if scenes < 1 or seed < 0 or stride < 1 or orders < 0 or not 16 <= image_size <= MAX_IMAGE_SIZE:
+    if min(scenes, stride) < 1 or min(seed, orders, named_orders) < 0 or not 16 <= image_size <= MAX_IMAGE_SIZE:
         raise RecordingError(
-            "scenes and stride must be at least 1, seed and orders at least 0, image_size from 16 to "
-            f"{MAX_IMAGE_SIZE}; got {scenes}, {stride}, {seed}, {orders}, {image_size}."
+            "scenes and stride must be at least 1, seed, orders and named_orders at least 0, image_size from 16 to "
+            f"{MAX_IMAGE_SIZE}; got {scenes}, {stride}, {seed}, {orders}, {named_orders}, {image_size}."
         )
-    return SceneSettings(scenes, seed, split, tasks, image_size, stride, orders, whole_paths)
+    return SceneSettings(scenes, seed, split, tasks, image_size, stride, orders, named_orders, whole_paths)
 
 
 def _claim(folder: Path, settings: SceneSettings) -> dict[str, Any]:
@@ -191,7 +203,7 @@ def _write_shard(folder: Path, settings: SceneSettings, shard: int) -> tuple[int
                 Image.fromarray(demo.images[camera][at]).save(folder / name, quality=95, subsampling=0)
                 images += 1
                 label = demo.labels[camera][at]
-                answers = frame_answers(demo, frame, label, None, settings.whole_paths)
+                answers = frame_answers(demo, frame, label, None, settings.whole_paths, settings.named_orders)
                 where = grounding_row(demo, index, frame, camera, settings.image_size)
                 rows += [{**where, "image": name, **answer} for answer in answers]
     schema = grounding_schema().append(pa.field("image", pa.string()))
@@ -212,6 +224,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, default=224, help="width and height in pixels (224)")
     parser.add_argument("--stride", type=int, default=12, help="an image of each camera every so many steps (12)")
     parser.add_argument("--orders", type=int, default=0, help="other orders that are asked about each image (0)")
+    parser.add_argument(
+        "--named-orders", type=int, default=0, help="made-up orders that each image is asked for their things (0)"
+    )
     parser.add_argument(
         "--corners",
         dest="whole_paths",

@@ -156,9 +156,15 @@ def feasible(goal: Goal, scene: Scene, positions: Positions) -> bool:
     return float(np.linalg.norm(positions[goal.target][:2] - point)) > 0.06
 
 
-def _pool(action: Action, items: list[Item]) -> list[Item]:
+def destinations_for(action: Action, items: Sequence[Item]) -> list[Item]:
+    """Those of the items that are of the kind that the action's destinations are."""
     kinds = {"put": "container", "push": "zone"}
     return [item for item in items if item.kind == kinds.get(action, "object")]
+
+
+def destination_count(action: Action) -> int:
+    """How many destinations an order with this action has."""
+    return 2 if action == "between" else 1
 
 
 def possible_goals(actions: Sequence[Action], scene: Scene, positions: Positions) -> list[Goal]:
@@ -169,8 +175,9 @@ def possible_goals(actions: Sequence[Action], scene: Scene, positions: Positions
     items = [item for item in scene.items if item.mentionable]
     goals: list[Goal] = []
     for action in actions:
-        for target in _pool("stack", items):
-            for names in permutations([item.name for item in _pool(action, items)], 2 if action == "between" else 1):
+        places = [item.name for item in destinations_for(action, items)]
+        for target in (item for item in items if item.kind == "object"):
+            for names in permutations(places, destination_count(action)):
                 if action != "between" or names[0] < names[1]:
                     goals.append(Goal(action, target.name, names))
     return [goal for goal in goals if feasible(goal, scene, positions)]
