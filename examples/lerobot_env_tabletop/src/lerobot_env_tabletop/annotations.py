@@ -64,11 +64,11 @@ def _other_items(demo: Demonstration, frame: int, label: CameraLabels) -> Iterat
 
 def _named_orders(demo: Demonstration, frame: int, label: CameraLabels, count: int) -> Iterator[tuple[str, Goal]]:
     """Words and meaning of at most ``count`` orders that are made up of what this camera sees."""
-    split = get_split(demo.episode.split)
+    split, actions = get_split(demo.episode.split), split_actions(demo.episode.split)
     rng = np.random.default_rng([*demo.episode.instruction.encode(), frame, *label.camera.encode(), 1])
     items = [shown.item for shown in label.visible.values() if shown.item.mentionable]
     for _ in range(count):
-        made = named_order(items, demo.episode.scene, split_actions(demo.episode.split), rng)
+        made = named_order(items, demo.episode.scene, actions, rng)
         if made is not None:
             order, goal = made
             yield render((order,), rng, split.unseen_wording), goal
