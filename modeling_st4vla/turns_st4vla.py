@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from .turn_attention_st4vla import BY_TURNS, blocks_of_turns
+
 
 def separate_turns(
     planner: Any,
@@ -19,7 +21,7 @@ def separate_turns(
     mm_token_type_ids: torch.Tensor,
     image_grid_thw: torch.LongTensor,
     dtype: torch.dtype = torch.float32,
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Any]:
     """
     What the planner has to be given for turns that do not see each other.
 
@@ -34,14 +36,14 @@ def separate_turns(
 
     Returns:
         `position_ids` `(3, batch, length)` and `attention_mask` `(batch, 1, length, length)`, which is added to the
-        attention scores.
+        attention scores. With attention `by_turns` the mask is the one that was given, and there are `turn_blocks`.
 
     Raises:
         ValueError: with flash attention, which takes no such mask.
     """
     if "flash" in str(planner.config._attn_implementation):
         raise ValueError(
-            "turn_ids: several questions per image need attn_implementation 'sdpa' or 'eager', found "
+            "turn_ids: several questions per image need attn_implementation 'by_turns', 'sdpa' or 'eager', found "
             f"{planner.config._attn_implementation!r}."
         )
     length = input_ids.shape[1]
@@ -58,6 +60,9 @@ def separate_turns(
     known = head.shape[2]
     positions[..., :known] = torch.where(shared[:, :known], head, positions[..., :known])
     positions = positions.masked_fill(~real, 0)
+    if planner.config._attn_implementation == BY_TURNS:
+        blocks = blocks_of_turns(turn_ids, attention_mask)
+        return {"position_ids": positions, "attention_mask": attention_mask, "turn_blocks": blocks}
 
     sees = shared[:, None, :] | (turn_ids[:, :, None] == turn_ids[:, None, :])
     sees = sees & real[:, None, :] & (place[:, None] >= place)

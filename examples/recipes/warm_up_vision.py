@@ -17,17 +17,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
 from training_st4vla.data.grounding import open_grounding_dataset
 from training_st4vla.divergence import not_finite
-from training_st4vla.loading import load_model, pick_device
+from training_st4vla.loading import load_model, pick_device, training_attention
 from training_st4vla.muon import MuonAdamW
+from training_st4vla.precision import multiplies_bfloat16
 from training_st4vla.provenance import describe_source, public_name, trace_ancestry
 from training_st4vla.saving import refuse_existing, save_model_folder
 
@@ -37,21 +39,27 @@ SHIFT = 14
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image `uint8 [3, H, W]` and what lies in it: centres in pixels `(x, y)`, and the words of each label."""
+    """An image `uint8 [3, H, W]` and what lies in it: boxes `(x1, y1, x2, y2)` in pixels, the words of each label."""
 
     pixels: torch.Tensor
-    centres: tuple[tuple[float, float], ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
     words: tuple[tuple[str, ...], ...]
+
+    @property
+    def centres(self) -> tuple[tuple[float, float], ...]:
+        """Of the boxes, `(x, y)` in pixels."""
+        return tuple(((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in self.boxes)
 
     def moved(self, right: int, down: int, mirrored: bool) -> "LabelledImage":
         """The same image shifted (what leaves on one side enters on the other) and then perhaps mirrored."""
         height, width = self.pixels.shape[-2:]
         pixels = torch.roll(self.pixels, (down, right), (-2, -1))
-        places = [(x + right, y + down) for x, y in self.centres]
-        kept = [at for at, (x, y) in enumerate(places) if 0 <= x < width and 0 <= y < height]
+        boxes = [(x1 + right, y1 + down, x2 + right, y2 + down) for x1, y1, x2, y2 in self.boxes]
+        centres = replace(self, boxes=tuple(boxes)).centres
+        kept = [at for at, (x, y) in enumerate(centres) if 0 <= x < width and 0 <= y < height]
         if mirrored:
-            pixels, places = pixels.flip(-1), [(width - x, y) for x, y in places]
-        return LabelledImage(pixels, tuple(places[at] for at in kept), tuple(self.words[at] for at in kept))
+            pixels, boxes = pixels.flip(-1), [(width - x2, y1, width - x1, y2) for x1, y1, x2, y2 in boxes]
+        return LabelledImage(pixels, tuple(boxes[at] for at in kept), tuple(self.words[at] for at in kept))
 
 
 def read(paths: Sequence[str], roles: Sequence[str] | None, device: str) -> list[LabelledImage]:
@@ -67,67 +75,133 @@ def read(paths: Sequence[str], roles: Sequence[str] | None, device: str) -> list
 
     def decoded(sample: Any) -> LabelledImage:
         boxes = [box for box in sample.answer.boxes if box.label]
-        centres = [((box.xyxy[0] + box.xyxy[2]) / 2, (box.xyxy[1] + box.xyxy[3]) / 2) for box in boxes]
         pixels = torch.from_numpy(np.array(sample.image.load())).permute(2, 0, 1).contiguous()
-        return LabelledImage(pixels, tuple(centres), tuple(tuple(box.label.lower().split()) for box in boxes))
+        words = tuple(tuple(box.label.lower().split()) for box in boxes)
+        return LabelledImage(pixels, tuple(tuple(box.xyxy) for box in boxes), words)
 
     with ThreadPoolExecutor() as pool:
         found = tqdm(pool.map(decoded, samples), total=len(samples), desc="images", unit="image")
         return [replace(one, pixels=one.pixels.to(device)) for one in found]
 
 
-class Naming(nn.Module):
-    """The vision tower of a planner, and a linear layer that names what a cell of its output shows.
+class Seen(NamedTuple):
+    """
+    What is said of all things of a batch, and what is right.
 
-    Args:
-        model: An ST4VLA model; nothing but its vision tower is trained.
-        image_processor: The planner's.
-        vocabulary: The words, in the order of the layer's outputs.
+    Attributes:
+        words (`torch.Tensor` of shape `(things, words)`): logits. labels (the same): 0 and 1.
+        digits (`torch.Tensor` of shape `(things, 4, 3, 10)`): logits of the digits of x1, y1, x2, y2, in pixels of the
+            image that the planner sees; None without layers of the language model.
+        numbers (`torch.LongTensor` of shape `(things, 4)`): these pixels; -1 where the box leaves the image.
     """
 
-    def __init__(self, model: Any, image_processor: Any, vocabulary: Sequence[str]) -> None:
+    words: torch.Tensor
+    labels: torch.Tensor
+    digits: torch.Tensor | None
+    numbers: torch.Tensor
+
+    def loss(self) -> torch.Tensor:
+        """Nats per thing: of the words of its label, and of the digits of its box if they are asked for."""
+        missed = nn.functional.binary_cross_entropy_with_logits(self.words.float(), self.labels, reduction="none")
+        loss = missed.sum() / len(self.labels)
+        whole = (self.numbers >= 0).all(dim=1)
+        if self.digits is None or not whole.any():
+            return loss
+        numbers = self.numbers[whole]
+        right = torch.stack([numbers // 100, numbers // 10 % 10, numbers % 10], dim=-1)
+        spelled = self.digits[whole].float().flatten(0, 2)
+        return loss + nn.functional.cross_entropy(spelled, right.flatten(), reduction="sum") / len(numbers)
+
+
+class Naming(nn.Module):
+    """
+    The vision tower of a planner, and a linear layer that names what a cell of its output shows.
+
+    Args:
+        model: An ST4VLA model; nothing is trained but its vision tower and the first layers of its language model.
+        processor: Its processor.
+        vocabulary: The words, in the order of the layer's outputs.
+        layers: How many layers of the language model the states go through; 0 is the tower's own output.
+    """
+
+    def __init__(self, model: Any, processor: Any, vocabulary: Sequence[str], layers: int = 0) -> None:
         super().__init__()
         model.requires_grad_(False)
-        self.planner, self.image_processor = model.vlm, image_processor
+        self.planner, self.processor, self.layers = model.vlm, processor, layers
         self.place = {word: at for at, word in enumerate(vocabulary)}
         self.planner.model.visual.requires_grad_(True)
-        self.head = nn.Linear(self.planner.config.get_text_config().hidden_size, len(vocabulary), device=model.device)
+        width = self.planner.config.get_text_config().hidden_size
+        self.head = nn.Linear(width, len(vocabulary), device=model.device)
+        self.spelling = nn.Linear(width, 4 * 3 * 10, device=model.device) if layers else None
+        for layer in self.planner.model.language_model.layers[:layers]:
+            layer.requires_grad_(True)
 
     def targets(
         self, images: Sequence[LabelledImage], grid: Sequence[Sequence[int]]
-    ) -> tuple[list[int], torch.Tensor]:
-        """Cells of all things, counted over the tower's output for all images; their words `float [things, words]`.
+    ) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+        """
+        Cells of all things, counted over the tower's output for all images; their words `float [things, words]`; their
+        boxes `int64 [things, 4]` in pixels of the image that the planner sees, -1 where one leaves it.
 
         Args:
             images: In order. grid: Frames, rows and columns of patches of each.
         """
-        merge = self.image_processor.merge_size
+        patch, merge = (getattr(self.processor.image_processor, name) for name in ("patch_size", "merge_size"))
         cells: list[int] = []
         things: list[int] = []
         words: list[int] = []
+        numbers: list[list[int]] = []
         first = 0
         for image, (_, rows, columns) in zip(images, grid, strict=True):
             down, across = rows // merge, columns // merge
             height, width = image.pixels.shape[-2:]
-            for (x, y), label in zip(image.centres, image.words, strict=True):
+            for (x, y), box, label in zip(image.centres, image.boxes, image.words, strict=True):
                 known = [self.place[word] for word in label if word in self.place]
                 things += [len(cells)] * len(known)
                 words += known
                 row, column = min(int(y / height * down), down - 1), min(int(x / width * across), across - 1)
                 cells.append(first + row * across + column)
+                sides, seen = (width, height), (columns * patch, rows * patch)
+                inside = min(box) >= 0 and box[2] <= width and box[3] <= height
+                pixels = [round(side / sides[at % 2] * seen[at % 2]) for at, side in enumerate(box)]
+                numbers.append([min(pixel, seen[at % 2] - 1) if inside else -1 for at, pixel in enumerate(pixels)])
             first += down * across
         labels = torch.zeros(len(cells), len(self.place))
         labels[things, words] = 1
-        return cells, labels.to(self.head.weight.device)
-
-    def forward(self, images: Sequence[LabelledImage]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and targets, both `[things, words]`."""
         device = self.head.weight.device
-        inputs = self.image_processor(images=[one.pixels for one in images], return_tensors="pt", device=device)
-        cells, labels = self.targets(images, inputs["image_grid_thw"].tolist())
-        grid = inputs["image_grid_thw"].to(device)
-        seen = torch.cat(list(self.planner.get_image_features(inputs["pixel_values"], grid).pooler_output))
-        return self.head(seen[torch.tensor(cells, device=device)].to(self.head.weight.dtype)), labels
+        return cells, labels.to(device), torch.tensor(numbers, device=device).view(-1, 4)
+
+    def forward(self, images: Sequence[LabelledImage]) -> Seen:
+        """What all things of the images look like, one image after the other."""
+        device = self.head.weight.device
+        if self.layers:
+            states, grid = self._behind_layers(images)
+        else:
+            pixels = [one.pixels for one in images]
+            inputs = self.processor.image_processor(images=pixels, return_tensors="pt", device=device)
+            grid = inputs["image_grid_thw"]
+            states = torch.cat(
+                list(self.planner.get_image_features(inputs["pixel_values"], grid.to(device)).pooler_output)
+            )
+        cells, labels, numbers = self.targets(images, grid.tolist())
+        seen = states[torch.tensor(cells, device=device)].to(self.head.weight.dtype)
+        digits = None if self.spelling is None else self.spelling(seen).unflatten(-1, (4, 3, 10))
+        return Seen(self.head(seen), labels, digits, numbers)
+
+    def _behind_layers(self, images: Sequence[LabelledImage]) -> tuple[torch.Tensor, torch.Tensor]:
+        """States of all cells `[cells, width]` at unit scale, and the grid of each image."""
+        shown = [[Image.fromarray(one.pixels.permute(1, 2, 0).cpu().numpy())] for one in images]
+        asked = self.processor.ground(images=shown, text=["anything"] * len(shown), kind="box")
+        # The question is the same for all and stands behind the images, which do not see it.
+        kinds = asked["mm_token_type_ids"]
+        until = int(kinds.any(dim=0).nonzero()[-1]) + 1
+        names = ("input_ids", "attention_mask", "mm_token_type_ids")
+        device = self.head.weight.device
+        inputs = {name: asked[name][:, :until].to(device) for name in names}
+        inputs |= {name: asked[name].to(device) for name in ("pixel_values", "image_grid_thw")}
+        states = self.planner.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[self.layers]
+        states = states[inputs["mm_token_type_ids"].bool()]
+        return nn.functional.rms_norm(states.float(), states.shape[-1:]), asked["image_grid_thw"]
 
 
 def batches(images: Sequence[LabelledImage], size: int, random: np.random.Generator) -> Iterator[list[LabelledImage]]:
@@ -150,7 +224,7 @@ def words_found(naming: Naming, images: Sequence[LabelledImage], size: int = 64)
     found = asked = 0.0
     naming.eval()
     for start in range(0, len(images), size):
-        logits, labels = naming(images[start : start + size])
+        logits, labels, *_ = naming(images[start : start + size])
         rank = logits.argsort(dim=-1, descending=True).argsort(dim=-1)
         found += float(((rank < labels.sum(-1, keepdim=True)) & (labels > 0)).sum())
         asked += float(labels.sum())
@@ -171,10 +245,9 @@ def train(naming: Naming, images: Sequence[LabelledImage], args: argparse.Namesp
         while (done := max(step / args.max_steps, (time.monotonic() - started) / (60 * args.max_minutes))) < 1:
             for group in optimizer.param_groups:
                 group["lr"] = args.learning_rate * min(1.0, (step + 1) / 30) * (1 + math.cos(math.pi * done)) / 2
-            with torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext():
-                logits, labels = naming(next(drawn))
-            losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
-            loss = losses.sum() / len(labels)
+            with torch.autocast(device, torch.bfloat16) if multiplies_bfloat16(device) else nullcontext():
+                seen = naming(next(drawn))
+            loss = seen.loss()
             loss.backward()
             nn.utils.clip_grad_norm_([weight for _, weight in named], 1.0)
             optimizer.step()
@@ -198,6 +271,7 @@ def main() -> None:
     parser.add_argument("--eval-dataset", help="held-out boxes, to be named in the end")
     parser.add_argument("--max-steps", required=True, type=int, help="optimiser steps")
     parser.add_argument("--max-minutes", type=float, default=math.inf, help="end sooner than --max-steps, after these")
+    parser.add_argument("--layers", type=int, default=0, help="train so many layers of the language model too (0)")
     parser.add_argument("--batch-size", type=int, default=8, help="images per step (8)")
     parser.add_argument("--learning-rate", type=float, default=7e-4, help="of Muon and AdamW, cosine (7e-4)")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (auto)")
@@ -205,22 +279,27 @@ def main() -> None:
     args = parser.parse_args()
     refuse_existing(args.output)
     device = pick_device(args.device)
-    model, processor = load_model(args.model, "float32", device=device)
+    attention = training_attention("auto", device, multiplies_bfloat16(device))
+    model, processor = load_model(args.model, "float32", device=device, attn_implementation=attention)
+    depth = model.config.text_config.num_hidden_layers
+    if not 0 <= args.layers <= depth:
+        raise SystemExit(f"--layers: expected 0 to {depth}, the layers of the model, found {args.layers}.")
     images = read(args.dataset, args.roles, device)
     held_out = read([args.eval_dataset], args.roles, device) if args.eval_dataset else None
     torch.manual_seed(args.seed)
     vocabulary = sorted({word for image in images for label in image.words for word in label})
-    naming = Naming(model, processor.image_processor, vocabulary).train()
+    naming = Naming(model, processor, vocabulary, args.layers).train()
     started = time.monotonic()
     steps = train(naming, images, args)
     took = f"{steps} steps of {args.batch_size} images, {time.monotonic() - started:.0f} seconds"
     found = f", {words_found(naming, held_out):.0%} of the words of held-out labels found" if held_out else ""
+    parts = f"Vision tower and {args.layers} layers" if args.layers else "Vision tower"
     named = ", ".join(f"`{public_name(path)}`" for path in args.dataset)
     save_model_folder(
         model.cpu().eval(),
         processor,
         args.output,
-        summary=f"Vision tower of `{public_name(args.model)}` warmed up on labelled boxes of {named}: {took}{found}.",
+        summary=f"{parts} of `{public_name(args.model)}` warmed up on labelled boxes of {named}: {took}{found}.",
         sources=[describe_source(path) for path in args.dataset],
         ancestry=trace_ancestry(args.model),
     )

@@ -242,7 +242,8 @@ class ST4VLAForActionPrediction(CodeExportMixin, ST4VLAPreTrainedModel, Generati
         if turn_ids is not None:
             kinds, grids = vlm_inputs["mm_token_type_ids"], vlm_inputs["image_grid_thw"]
             separate = separate_turns(self.vlm.model, input_ids, turn_ids, attention_mask, kinds, grids)
-            attention_mask, vlm_inputs["position_ids"] = separate["attention_mask"], separate["position_ids"]
+            attention_mask = separate.pop("attention_mask")
+            vlm_inputs |= separate
         layers, last = self.config.resolved_planner_layers, self.config.text_config.num_hidden_layers
         outputs = self.vlm.model(
             input_ids=input_ids,

@@ -63,7 +63,7 @@ def test_tokens_and_labels_are_those_of_single_questions(together: Any, alone: l
         assert torch.equal(together["mm_token_type_ids"][row][mine], single["mm_token_type_ids"][0])
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "by_turns"])
 def test_loss_and_gradients_are_those_of_single_questions(
     model: Any, together: Any, alone: list[Any], attention: str
 ) -> None:

@@ -232,6 +232,6 @@ def test_adapters_merge_into_a_plain_model(
 def test_plain_attention_is_chosen_for_bfloat16_on_a_cpu_only() -> None:
     from training_st4vla.loading import training_attention
 
-    assert training_attention("auto", "cpu", True) == "eager"
+    assert training_attention("auto", "cpu", True) == "by_turns"
     assert training_attention("auto", "cpu", False) == training_attention("auto", "cuda", True) == "sdpa"
     assert training_attention("sdpa", "cpu", True) == "sdpa"

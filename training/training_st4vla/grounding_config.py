@@ -29,9 +29,13 @@ class SpatialGroundingConfig(SFTConfig):
             nothing. After 400 steps of the `tiny` preset on easy tabletop scenes (112 px, one seed) it boxed 47 % of
             the order's objects and pointed to 61 %, AdamW 34 % and 46 %; a step took 1.4 times as long.
 
-    > Parameters that control what is trained
+    > Parameters that control what is learned
 
     Args:
+        look_weight (`float`, *optional*, defaults to `0.0`): weight of a second loss, for planners that start from
+            nothing: while a box is written, head 0 of the two layers in the middle of the language model has to look
+            at the image's cell that holds the box's centre. Needs `questions_per_image` above 1 and the attention
+            `by_turns`.
         freeze (`list[str]`, *optional*): names below which nothing is trained, such as `vlm.model.visual`.
 
     > [!NOTE]
@@ -48,6 +52,9 @@ class SpatialGroundingConfig(SFTConfig):
 
     muon: bool = field(default=False, metadata={"help": "Muon for matrices instead of --optim: planners from nothing"})
 
+    look_weight: float = field(
+        default=0.0, metadata={"help": "weight of a loss for looking at what is boxed: planners from nothing"}
+    )
     freeze: list[str] = field(default_factory=list, metadata={"help": "names below which nothing is trained"})
 
     learning_rate: float = field(default=1e-5, metadata={"help": "learning rate of the planner"})
@@ -75,6 +82,10 @@ class SpatialGroundingConfig(SFTConfig):
             raise ValueError("remove_unused_columns: expected False; the collator reads whole samples.")
         if self.max_length is not None:
             raise ValueError(f"max_length: expected none, found {self.max_length}; a cut prompt loses image tokens.")
+        if self.look_weight < 0:
+            raise ValueError(f"look_weight: expected 0 or more, found {self.look_weight}.")
+        if self.look_weight and self.gradient_checkpointing:
+            raise ValueError("look_weight: cannot be had with gradient_checkpointing. Leave one of them out.")
         # The collator makes inputs of samples: nothing is to be prepared before.
         asked: Any = self.dataset_kwargs or {}
         self.dataset_kwargs = {**asked, "skip_prepare_dataset": True}

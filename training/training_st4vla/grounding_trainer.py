@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
+from modeling_st4vla.turn_attention_st4vla import BY_TURNS, Looking
 from modeling_st4vla.turns_st4vla import separate_turns
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.data.co_training import EpochOfData
@@ -20,6 +21,7 @@ from training_st4vla.divergence import StopWhenDiverged
 from training_st4vla.freezing import freeze
 from training_st4vla.grounding_config import SpatialGroundingConfig
 from training_st4vla.held_out import held_out_questions
+from training_st4vla.looking import DIALECTS, cells_looked_at
 from training_st4vla.muon import MuonAdamW
 from training_st4vla.resuming import StrictResume
 
@@ -64,6 +66,8 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
     ) -> None:
         freeze_action_side(model)
         freeze(model, args.freeze)
+        if args.look_weight:
+            refuse_looking(model, processing_class)
         self._grouped = args.train_sampling_strategy == "group_by_length"
         self._samples = train_dataset
         self._questions = held_out_questions(eval_dataset, args)
@@ -111,7 +115,11 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             return self._loss_of_answers(model, inputs, *args, **kwargs)
 
     def _loss_of_answers(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        looks = self.args.look_weight and model.training
+        cells = cells_looked_at(self.processing_class, inputs) if looks and "turn_ids" in inputs else None
         turns = inputs.pop("turn_ids", None)
+        if looks and turns is None:
+            raise ValueError("look_weight: expected several questions per image, found one. See questions_per_image.")
         if turns is None:
             return super().compute_loss(model, inputs, *args, **kwargs)
         mask, before = inputs["attention_mask"], self._total_train_tokens
@@ -119,11 +127,25 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         separate = separate_turns(
             planner, inputs["input_ids"], turns, mask, inputs["mm_token_type_ids"], inputs["image_grid_thw"]
         )
+        if cells is not None:
+            depth = planner.config.get_text_config().num_hidden_layers
+            separate["looking"] = Looking(cells, (depth // 2, min(depth // 2 + 1, depth - 1)))
         loss = super().compute_loss(model, {**inputs, **separate}, *args, **kwargs)
+        if cells is not None:
+            missed = separate["looking"].mean()
+            self._metrics["train"]["look_loss"].append(
+                self.accelerator.gather_for_metrics(missed.detach()).mean().item()
+            )
+            loss = loss + self.args.look_weight * missed / self._losses_in_step(kwargs.get("num_items_in_batch"))
         # TRL counted the entries of a mask; a token is a token.
         self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(mask.sum()).sum())
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return loss
+
+    def _losses_in_step(self, items: Any) -> int:
+        """Micro-batches whose losses are added without a division: where the model divided by the items of all."""
+        divided = not self.model_accepts_loss_kwargs or items is None
+        return 1 if divided else self.current_gradient_accumulation_steps
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The loss on the held-out set, and the scores of answers to `eval_questions` of its questions."""
@@ -133,6 +155,21 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             self.log(scores)
             metrics.update(scores)
         return metrics
+
+
+def refuse_looking(model: Any, processor: ST4VLAProcessor) -> None:
+    """
+    Raises:
+        ValueError: `look_weight` cannot be had with this model's attention, or with the processor's dialect.
+    """
+    attention = model.config._attn_implementation
+    if attention != BY_TURNS:
+        raise ValueError(f"look_weight: expected attn_implementation {BY_TURNS!r}, found {attention!r}.")
+    if processor.grounding_dialect not in DIALECTS:
+        raise ValueError(
+            f"look_weight: expected answers in one of the dialects {list(DIALECTS)}, found "
+            f"{processor.grounding_dialect!r}."
+        )
 
 
 def freeze_action_side(model: Any) -> None:
@@ -152,4 +189,4 @@ def as_hub_dataset(samples: Any) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(read)
 
 
-__all__ = ["SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side"]
+__all__ = ["SpatialGroundingTrainer", "as_hub_dataset", "freeze_action_side", "refuse_looking"]

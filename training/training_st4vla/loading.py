@@ -26,14 +26,16 @@ def training_attention(choice: str, device: str, bf16: bool) -> str:
     The attention implementation for a training run: `choice`, or for `auto` the fastest that needs no extra package.
 
     Args:
-        choice (`str`): `auto`, `sdpa`, `eager`, `flash_attention_2`, ...
+        choice (`str`): `auto`, `sdpa`, `eager`, `by_turns`, `flash_attention_2`, ...
         device (`str`): type of the device, `cpu`, `cuda`, ... bf16 (`bool`): the run computes in bfloat16 (autocast).
     """
+    from modeling_st4vla.turn_attention_st4vla import BY_TURNS
+
     if choice != "auto":
         return choice
     # torch's fused CPU kernel does not use bfloat16 matrix instructions: 24 ms against 7 ms of plain products for
     # 16 sequences of 165 tokens, forward and backward (two cores with AMX, torch 2.12, 2026-11-24).
-    return "eager" if device == "cpu" and bf16 else "sdpa"
+    return BY_TURNS if device == "cpu" and bf16 else "sdpa"
 
 
 def load_model(

@@ -30,7 +30,7 @@ class TrainGroundingArguments(GroundingFlags, AugmentFlags):
         "train LoRA adapters of this rank on the planner's language model; full without it", None
     )
     save_dtype: str | None = flag("dtype of the saved weights: float32 or bfloat16; that of training without it", None)
-    attn_implementation: str = flag("attention: auto, sdpa, eager, flash_attention_2", "auto")
+    attn_implementation: str = flag("attention: auto, sdpa, eager, by_turns, flash_attention_2", "auto")
     dtype: str = flag("dtype of the weights while training: float32 or bfloat16", "float32")
 
 
