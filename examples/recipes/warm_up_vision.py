@@ -155,13 +155,13 @@ class Naming(nn.Module):
         for image, (_, rows, columns) in zip(images, grid, strict=True):
             down, across = rows // merge, columns // merge
             height, width = image.pixels.shape[-2:]
+            sides, seen = (width, height), (columns * patch, rows * patch)
             for (x, y), box, label in zip(image.centres, image.boxes, image.words, strict=True):
                 known = [self.place[word] for word in label if word in self.place]
                 things += [len(cells)] * len(known)
                 words += known
                 row, column = min(int(y / height * down), down - 1), min(int(x / width * across), across - 1)
                 cells.append(first + row * across + column)
-                sides, seen = (width, height), (columns * patch, rows * patch)
                 inside = min(box) >= 0 and box[2] <= width and box[3] <= height
                 pixels = [round(side / sides[at % 2] * seen[at % 2]) for at, side in enumerate(box)]
                 numbers.append([min(pixel, seen[at % 2] - 1) if inside else -1 for at, pixel in enumerate(pixels)])

@@ -115,8 +115,7 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
             return self._loss_of_answers(model, inputs, *args, **kwargs)
 
     def _loss_of_answers(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        looks = self.args.look_weight and model.training
-        cells = cells_looked_at(self.processing_class, inputs) if looks and "turn_ids" in inputs else None
+        looks = self.args.look_weight > 0 and model.training
         turns = inputs.pop("turn_ids", None)
         if looks and turns is None:
             raise ValueError("look_weight: expected several questions per image, found one. See questions_per_image.")
@@ -127,11 +126,12 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         separate = separate_turns(
             planner, inputs["input_ids"], turns, mask, inputs["mm_token_type_ids"], inputs["image_grid_thw"]
         )
-        if cells is not None:
+        if looks:
+            cells = cells_looked_at(self.processing_class, {**inputs, "turn_ids": turns})
             depth = planner.config.get_text_config().num_hidden_layers
             separate["looking"] = Looking(cells, (depth // 2, min(depth // 2 + 1, depth - 1)))
         loss = super().compute_loss(model, {**inputs, **separate}, *args, **kwargs)
-        if cells is not None:
+        if looks:
             missed = separate["looking"].mean()
             self._metrics["train"]["look_loss"].append(
                 self.accelerator.gather_for_metrics(missed.detach()).mean().item()
