@@ -224,6 +224,21 @@ def test_a_card_stays_as_it_is_however_often_the_same_figures_are_written(tmp_pa
     assert texts[0] == texts[1] == texts[2]
 
 
+def test_figures_stand_before_the_history_that_grows(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(
+        "---\nlicense: mit\n---\n\n# Model\n\n## How it was made\n\nSteps.\n\n## Sources\n\nPapers.\n"
+    )
+    figures = [Measured("accuracy", 0.5, 0.4, 0.6, 10)]
+    for dataset in ("one", "two", "one"):
+        add_results(tmp_path, "grounding", dataset, figures, "st4vla evaluate-grounding")
+    text = (tmp_path / "README.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    measured = ["## Measured: grounding on one", "## Measured: grounding on two"]
+    assert headings == ["# Model", *measured, "## How it was made", "## Sources"]
+    assert "Steps." in text
+    assert "Papers." in text
+
+
 def test_failures_count(tmp_path: Path, knowing: Any) -> None:
     knowing(lambda prompt: "I cannot see it.")
     path, target = write_schema_set(tmp_path / "data", count=2), tmp_path / "figures.json"

@@ -1,5 +1,7 @@
-"""Every command and every Python block of the README runs, as printed, in a folder of its own."""
+"""Every command and every Python block of the README runs, as printed, in a folder of its own; the commands of
+`examples/grounding_from_nothing` run with small numbers in place of those that take two hours."""
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +14,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+FROM_NOTHING = ROOT / "examples" / "grounding_from_nothing" / "README.md"
+SMALL = {
+    "--scenes": "2",
+    "--max-steps": "2",
+    "--max-minutes": "1",
+    "--save-steps": "2",
+    "--warmup-steps": "1",
+    "--lr-scheduler-kwargs": '{"num_decay_steps": 1}',
+    "--batch-size": "2",
+    "--per-device-train-batch-size": "2",
+    "--questions-per-image": "3",
+    "--max-samples": "4",
+}
+"""Flags of long runs, and values at which they show that they run."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -72,6 +88,21 @@ def test_the_readme_from_top_to_bottom(workplace: Path) -> None:
     assert report.is_file()
     assert (workplace / "outputs" / "quickstart" / "model" / "selftest").is_dir()
     shutil.rmtree(workplace / "outputs")
+
+
+@pytest.mark.slow
+def test_grounding_from_nothing_runs_with_small_numbers(workplace: Path) -> None:
+    pytest.importorskip("lerobot_env_tabletop", reason="the tabletop environment is not installed (extra `sim`)")
+    folder = workplace / "from_nothing"
+    folder.mkdir()
+    (folder / "examples").symlink_to(ROOT / "examples")
+    told = commands(FROM_NOTHING)
+    for words in told:
+        run([SMALL.get(flag, word) for flag, word in zip(["", *words], words, strict=False)], folder)
+    made = [words[words.index(flag) + 1] for words in told for flag in ("--output", "--output-dir") if flag in words]
+    assert all((folder / name).is_dir() for name in made)
+    scores = json.loads((folder / "grounded" / "scores.json").read_text())
+    assert scores["splits"]
 
 
 def test_links_between_documents_lead_somewhere() -> None:

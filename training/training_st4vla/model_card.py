@@ -12,6 +12,8 @@ from training_st4vla.errors import UserError
 from training_st4vla.provenance import END, START
 from training_st4vla.selftest import EXAMPLE, FOLDER
 
+_HOW = "## How it was made"
+
 _BODY = """---
 {front_matter}
 ---
@@ -50,7 +52,7 @@ anything else its actions mean nothing. Actions are not checked for safety: limi
 the model, and keep a person at the stop button. Answers can be wrong without looking wrong; figures, where
 there are any, hold for the data they are named with.
 
-## How it was made
+{how}
 
 {start}
 {history}
@@ -123,6 +125,7 @@ def build_model_card(
         name=name,
         summary=summary,
         example=f"{FOLDER}/{EXAMPLE}",
+        how=_HOW,
         start=START,
         history=history,
         end=END,
@@ -156,7 +159,8 @@ def add_results(
     """
     Writes figures into a model folder's card: a table with intervals, and the Hub's `model-index`.
 
-    Earlier figures of the same task and dataset are replaced.
+    Earlier figures of the same task and dataset are replaced where they stand; new ones come before the history, which
+    grows with every training.
 
     Args:
         folder (`Path`): of the model. task (`str`): for example `grounding`. dataset (`str`): what was evaluated on.
@@ -192,9 +196,12 @@ def add_results(
         f"{start}\n## Measured: {task} on {dataset}\n\n| metric | value | 95 % interval | number |\n"
         f"| --- | --- | --- | --- |\n{rows}\n\n{listed}`{command}`\n{end}"
     )
-    found = re.compile(r"\n*" + re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
-    text = found.sub("", card.text).rstrip()
-    card.text = f"{text}\n\n{section}\n"
+    earlier = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
+    if earlier.search(card.text):
+        card.text = earlier.sub(lambda _: section, card.text)
+    else:
+        before, heading, after = card.text.partition(f"{_HOW}\n")
+        card.text = f"{before.rstrip()}\n\n{section}\n" + f"\n{heading}{after}" * bool(heading)
     card.save(path)
 
 
