@@ -38,7 +38,8 @@ def blocks(document: Path, language: str) -> list[str]:
 
 def commands(document: Path) -> list[list[str]]:
     """Every shell command of a document, split into words, without `uv run` before it."""
-    lines = [line for block in blocks(document, "bash") for line in block.splitlines() if line.strip()]
+    text = "\n".join(blocks(document, "bash")).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip()]
     words = [shlex.split(line) for line in lines if not line.startswith("#")]
     return [line[2:] if line[:2] == ["uv", "run"] else line for line in words]
 

@@ -234,4 +234,6 @@ def test_plain_attention_is_chosen_for_bfloat16_on_a_cpu_only() -> None:
 
     assert training_attention("auto", "cpu", True) == "by_turns"
     assert training_attention("auto", "cpu", False) == training_attention("auto", "cuda", True) == "sdpa"
-    assert training_attention("sdpa", "cpu", True) == "sdpa"
+    assert training_attention("sdpa", "cpu", True) == training_attention("sdpa", "cpu", True, looks=True) == "sdpa"
+    assert training_attention("auto", "cpu", False, looks=True) == training_attention("auto", "cuda", True, True)
+    assert training_attention("auto", "cpu", False, looks=True) == "by_turns"

@@ -35,7 +35,7 @@ class SpatialGroundingConfig(SFTConfig):
         look_weight (`float`, *optional*, defaults to `0.0`): weight of a second loss, for planners that start from
             nothing: while a box is written, head 0 of the two layers in the middle of the language model has to look
             at the image's cell that holds the box's centre. Needs `questions_per_image` above 1 and the attention
-            `by_turns`.
+            `by_turns`, which `auto` chooses then.
         freeze (`list[str]`, *optional*): names below which nothing is trained, such as `vlm.model.visual`.
 
     > [!NOTE]

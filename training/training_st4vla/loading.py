@@ -21,13 +21,14 @@ def pick_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def training_attention(choice: str, device: str, bf16: bool) -> str:
+def training_attention(choice: str, device: str, bf16: bool, looks: bool = False) -> str:
     """
     The attention implementation for a training run: `choice`, or for `auto` the fastest that needs no extra package.
 
     Args:
         choice (`str`): `auto`, `sdpa`, `eager`, `by_turns`, `flash_attention_2`, ...
         device (`str`): type of the device, `cpu`, `cuda`, ... bf16 (`bool`): the run computes in bfloat16 (autocast).
+        looks (`bool`): the run has a loss for where it looks, which only `by_turns` can tell.
     """
     from modeling_st4vla.turn_attention_st4vla import BY_TURNS
 
@@ -35,7 +36,7 @@ def training_attention(choice: str, device: str, bf16: bool) -> str:
         return choice
     # torch's fused CPU kernel does not use bfloat16 matrix instructions: 24 ms against 7 ms of plain products for
     # 16 sequences of 165 tokens, forward and backward (two cores with AMX, torch 2.12, 2026-11-24).
-    return BY_TURNS if device == "cpu" and bf16 else "sdpa"
+    return BY_TURNS if looks or (device == "cpu" and bf16) else "sdpa"
 
 
 def load_model(

@@ -74,7 +74,8 @@ def train_grounding(args: TrainGroundingArguments, training: Any) -> Path:
 
         dataset = AugmentedDataset(dataset, augmentation, training.seed)
     held_out = None if mixture.eval_dataset is None else _open_held_out(mixture.eval_dataset, training.eval_questions)
-    attention = training_attention(args.attn_implementation, training.device.type, training.bf16)
+    looks = training.look_weight > 0
+    attention = training_attention(args.attn_implementation, training.device.type, training.bf16, looks)
     model, processor = load_model(args.model, args.dtype, device="cpu", attn_implementation=attention)
     trainer = SpatialGroundingTrainer(
         model=model,
