@@ -49,6 +49,13 @@ class TurnBlocks(NamedTuple):
     blocks: list[TurnBlock]
     back: torch.Tensor
 
+    def without_padding(self, real: torch.Tensor) -> "TurnBlocks":
+        """The same turns where all rows are one, `(1, tokens)`; `real` `(batch, length)` is False at padding."""
+        real = real.flatten()
+        place = real.cumsum(0) - 1
+        blocks = [block._replace(queries=place[block.queries], keys=place[block.keys]) for block in self.blocks]
+        return TurnBlocks(blocks, self.back[real])
+
 
 class Looking:
     """
@@ -124,16 +131,16 @@ def _products(
     added: torch.Tensor | None = None,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Over `(batch, heads, tokens, head_dim)`, with as many heads of keys or a divisor; softmax in float32."""
+    """Over `(batch, heads, tokens, head_dim)`, with as many heads of keys or a divisor; softmax sums in float32."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scores = (query * scaling) @ key.transpose(-1, -2)
     if hidden is not None:
-        scores = scores.masked_fill(hidden, float("-inf"))
+        scores = scores.masked_fill_(hidden, float("-inf"))
     if added is not None:
         scores = scores + added
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    weights = F.softmax(scores, dim=-1).to(value.dtype)
     return F.dropout(weights, dropout) @ value if dropout else weights @ value
 
 
@@ -171,7 +178,9 @@ def attention_by_turns(
         """Rows of the flattened batch: `(turns, heads, tokens, head_dim)`."""
         return part.index_select(0, places.flatten()).unflatten(0, places.shape).transpose(1, 2)
 
-    queries, keys, values = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+    # Rotated by cosines in float32 they come as float32, and would be gathered and multiplied as such.
+    parts = (query.to(value.dtype), key.to(value.dtype), value)
+    queries, keys, values = (part.transpose(1, 2).flatten(0, 1) for part in parts)
     results = []
     for block in turn_blocks.blocks:
         asking, asked = pick(queries, block.queries), pick(keys, block.keys)

@@ -36,7 +36,8 @@ def separate_turns(
 
     Returns:
         `position_ids` `(3, batch, length)` and `attention_mask` `(batch, 1, length, length)`, which is added to the
-        attention scores. With attention `by_turns` the mask is the one that was given, and there are `turn_blocks`.
+        attention scores. With attention `by_turns` there are `turn_blocks`, and the mask is the one that was given, of
+        shape `(batch, 1, 1, length)`: nothing is added.
 
     Raises:
         ValueError: with flash attention, which takes no such mask.
@@ -62,7 +63,8 @@ def separate_turns(
     positions = positions.masked_fill(~real, 0)
     if planner.config._attn_implementation == BY_TURNS:
         blocks = blocks_of_turns(turn_ids, attention_mask)
-        return {"position_ids": positions, "attention_mask": attention_mask, "turn_blocks": blocks}
+        # With four dimensions it is taken as it is; of one with two the planner would make scores for all pairs.
+        return {"position_ids": positions, "attention_mask": attention_mask[:, None, None], "turn_blocks": blocks}
 
     sees = shared[:, None, :] | (turn_ids[:, :, None] == turn_ids[:, None, :])
     sees = sees & real[:, None, :] & (place[:, None] >= place)
@@ -70,6 +72,28 @@ def separate_turns(
     sees = sees | torch.eye(length, dtype=torch.bool, device=sees.device)
     mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
     return {"position_ids": positions, "attention_mask": mask[:, None]}
+
+
+def without_padding(inputs: dict[str, Any]) -> dict[str, Any]:
+    """
+    Rows of a batch one after the other in a single one: of images with different questions a fifth can be padding.
+
+    Args:
+        inputs: of the planner, with what [`separate_turns`] gave for attention `by_turns`, which tells rows apart.
+            With `labels`, -100 at the first token of each row.
+
+    Returns:
+        The same inputs of shape `(1, tokens)`.
+    """
+    real = inputs["attention_mask"][:, 0, 0].bool()
+    flat = {name: inputs[name][real][None] for name in ("input_ids", "labels", "mm_token_type_ids") if name in inputs}
+    return {
+        **inputs,
+        **flat,
+        "position_ids": inputs["position_ids"][:, real][:, None],
+        "attention_mask": inputs["attention_mask"][real[:, None, None]][None, None, None],
+        "turn_blocks": inputs["turn_blocks"].without_padding(real),
+    }
 
 
 def _positions_of_images(
@@ -97,4 +121,4 @@ def _positions_of_images(
     return positions.expand(-1, batch, -1).to(device)
 
 
-__all__ = ["separate_turns"]
+__all__ = ["separate_turns", "without_padding"]

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,9 +199,21 @@ class Naming(nn.Module):
         device = self.head.weight.device
         inputs = {name: asked[name][:, :until].to(device) for name in names}
         inputs |= {name: asked[name].to(device) for name in ("pixel_values", "image_grid_thw")}
-        states = self.planner.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[self.layers]
+        with first_layers(self.planner.model.language_model, self.layers):
+            states = self.planner.model(**inputs, use_cache=False).last_hidden_state
         states = states[inputs["mm_token_type_ids"].bool()]
         return nn.functional.rms_norm(states.float(), states.shape[-1:]), asked["image_grid_thw"]
+
+
+@contextmanager
+def first_layers(language_model: Any, count: int) -> Iterator[None]:
+    """Within, the language model ends after its first layers."""
+    whole = language_model.layers
+    language_model.layers = whole[:count]
+    try:
+        yield
+    finally:
+        language_model.layers = whole
 
 
 def batches(images: Sequence[LabelledImage], size: int, random: np.random.Generator) -> Iterator[list[LabelledImage]]:

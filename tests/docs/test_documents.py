@@ -99,6 +99,8 @@ def test_grounding_from_nothing_runs_with_small_numbers(workplace: Path) -> None
     (folder / "examples").symlink_to(ROOT / "examples")
     told = commands(FROM_NOTHING)
     for words in told:
+        if words[0] == "export":
+            continue  # an allocator that this machine may not have
         run([SMALL.get(flag, word) for flag, word in zip(["", *words], words, strict=False)], folder)
     made = [words[words.index(flag) + 1] for words in told for flag in ("--output", "--output-dir") if flag in words]
     assert all((folder / name).is_dir() for name in made)

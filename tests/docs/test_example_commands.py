@@ -76,6 +76,8 @@ def read(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         read_python(rest, monkeypatch)
     elif program in ("lerobot-train", "lerobot-eval"):
         read_lerobot(program, rest, monkeypatch)
+    elif program == "export":
+        assert all(re.fullmatch(r"[A-Z_]+=\S+", word) for word in rest)
     else:
         pytest.fail(f"a document calls {program!r}, which this test cannot read")
 

@@ -45,6 +45,16 @@ def by_turns(parts: list[torch.Tensor], blocks: TurnBlocks) -> torch.Tensor:
     return attention_by_turns(torch.nn.Identity(), *parts, attention_mask=None, turn_blocks=blocks)[0]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_one_after_the_other_are_the_rows(layout: Any) -> None:
+    turns, real = laid_out(layout)
+    parts, seen = inputs(layout, turns.shape[1], 4, 2), real.bool()
+    blocks = blocks_of_turns(turns, real)
+    rows = by_turns(parts, blocks)[seen]
+    one = [part.transpose(1, 2)[seen].transpose(0, 1)[None] for part in parts]
+    torch.testing.assert_close(by_turns(one, blocks.without_padding(seen))[0], rows)
+
+
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (4, 2)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_results_and_gradients_are_those_of_one_mask(layout: Any, heads: int, key_heads: int) -> None:

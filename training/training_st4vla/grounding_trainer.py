@@ -11,7 +11,7 @@ from transformers.trainer_callback import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from modeling_st4vla.turn_attention_st4vla import BY_TURNS, Looking
-from modeling_st4vla.turns_st4vla import separate_turns
+from modeling_st4vla.turns_st4vla import separate_turns, without_padding
 from processing_st4vla import ST4VLAProcessor
 from training_st4vla.data.co_training import EpochOfData
 from training_st4vla.data.collators import GroundingCollator
@@ -126,13 +126,16 @@ class SpatialGroundingTrainer(StrictResume, SFTTrainer):
         separate = separate_turns(
             planner, inputs["input_ids"], turns, mask, inputs["mm_token_type_ids"], inputs["image_grid_thw"]
         )
+        alone = {**inputs, **separate}
+        if "turn_blocks" in separate and model.training:
+            alone = without_padding(alone)
         if looks:
-            cells = cells_looked_at(self.processing_class, {**inputs, "turn_ids": turns})
+            cells = cells_looked_at(self.processing_class, {**inputs, "turn_ids": turns})[mask.bool()][None]
             depth = planner.config.get_text_config().num_hidden_layers
-            separate["looking"] = Looking(cells, (depth // 2, min(depth // 2 + 1, depth - 1)))
-        loss = super().compute_loss(model, {**inputs, **separate}, *args, **kwargs)
+            alone["looking"] = Looking(cells, (depth // 2, min(depth // 2 + 1, depth - 1)))
+        loss = super().compute_loss(model, alone, *args, **kwargs)
         if looks:
-            missed = separate["looking"].mean()
+            missed = alone["looking"].mean()
             self._metrics["train"]["look_loss"].append(
                 self.accelerator.gather_for_metrics(missed.detach()).mean().item()
             )

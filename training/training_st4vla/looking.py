@@ -29,14 +29,15 @@ def cells_looked_at(processor: ST4VLAProcessor, inputs: dict[str, Any]) -> torch
     """
     labels, turns, kinds = (inputs[name].cpu() for name in ("labels", "turn_ids", "mm_token_type_ids"))
     columns = torch.full_like(labels, -1)
+    # Token by token: one decoding of all would not say where each begins. And each once: they are a few hundred.
+    spelled = {token: processor.tokenizer.decode([token]) for token in labels.unique().tolist() if token != -100}
     for row, grid in enumerate(inputs["image_grid_thw"].tolist()):
         first = int(kinds[row].nonzero()[0])
         row_labels, row_turns = labels[row].tolist(), turns[row].tolist()
         answered = [place for place, label in enumerate(row_labels) if label != -100]
         for _, places in itertools.groupby(answered, key=row_turns.__getitem__):
             answer = list(places)
-            # Token by token: one decoding of all would not say where each begins.
-            said = [processor.tokenizer.decode([row_labels[place]]) for place in answer]
+            said = [spelled[row_labels[place]] for place in answer]
             for begin, end, cell in _written(processor, said, grid):
                 columns[row, answer[begin] - 1 : answer[end] - 1] = first + cell
     return columns.to(inputs["labels"].device)
