@@ -91,7 +91,7 @@ def without_padding(inputs: dict[str, Any]) -> dict[str, Any]:
         **inputs,
         **flat,
         "position_ids": inputs["position_ids"][:, real][:, None],
-        "attention_mask": inputs["attention_mask"][real[:, None, None]][None, None, None],
+        "attention_mask": torch.ones_like(flat["input_ids"])[:, None, None],
         "turn_blocks": inputs["turn_blocks"].without_padding(real),
     }
 
